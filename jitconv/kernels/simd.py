@@ -1,0 +1,214 @@
+"""Vector operations as Numba intrinsics: explicit vector IR, so nothing hangs on the auto-vectoriser.
+
+Addresses are int64 and offsets are in bytes. The width follows the CPU features that Numba compiles for, which
+are part of its cache key: a cached kernel of another width is never loaded.
+"""
+
+from __future__ import annotations
+
+import platform
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+_, CPU_NAME, _FEATURES = cpu_target.target_context.codegen().magic_tuple()
+FEATURES = frozenset(word[1:] for word in _FEATURES.split(",") if word.startswith("+"))
+
+if {"avx512f", "avx512vl", "avx512dq"} <= FEATURES:
+    VECTOR_BYTES, REGISTERS = 64, 32
+elif {"avx2", "fma"} <= FEATURES:
+    VECTOR_BYTES, REGISTERS = 32, 16
+else:
+    VECTOR_BYTES, REGISTERS = 16, 32 if platform.machine() in ("aarch64", "arm64") else 16
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+POINTER = I8.as_pointer()
+
+
+def i64(n):
+    """Return a constant index."""
+    return ir.Constant(I64, n)
+
+
+def at(builder, base, offset):
+    """Return `base` plus an offset in bytes (an int or a value)."""
+    return builder.gep(base, [i64(offset) if isinstance(offset, int) else offset])
+
+
+def scalar_of(array_type):
+    """Return (LLVM type, item size, lanes of one vector) for the elements of a Numba array type."""
+    kind, itemsize = (ir.FloatType(), 4) if array_type.dtype == types.float32 else (ir.DoubleType(), 8)
+    return kind, itemsize, VECTOR_BYTES // itemsize
+
+
+class Vector:
+    """Emits operations on one vector type."""
+
+    def __init__(self, builder, array_type):
+        self.builder = builder
+        self.scalar, self.itemsize, self.lanes = scalar_of(array_type)
+        self.type = ir.VectorType(self.scalar, self.lanes)
+        self.bytes = VECTOR_BYTES
+        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
+        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.itemsize}"
+        signature = ir.FunctionType(self.type, [self.type] * 3)
+        self._fma = cgutils.get_or_insert_function(builder.module, signature, name)
+
+    def load(self, pointer, align=None):
+        """Load a vector; `align` defaults to one element."""
+        cast = self.builder.bitcast(pointer, self.type.as_pointer())
+        return self.builder.load(cast, align=align or self.itemsize)
+
+    def store(self, value, pointer, align=None):
+        """Store a vector; `align` defaults to one element."""
+        cast = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.store(value, cast, align=align or self.itemsize)
+
+    def broadcast(self, pointer):
+        """Load one element into every lane."""
+        undefined = ir.Constant(self.type, ir.Undefined)
+        element = self.builder.load(self.builder.bitcast(pointer, self.scalar.as_pointer()), align=self.itemsize)
+        first = self.builder.insert_element(undefined, element, ir.Constant(I32, 0))
+        lanes = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, lanes)
+
+    def fma(self, x, y, z):
+        """Return x * y + z, fused where the CPU fuses: without FMA a fused result would be a library call."""
+        return self.builder.call(self._fma, [x, y, z])
+
+    def relu(self, x):
+        """Return x where it is not below zero: NaN stays NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", x, self.zero), self.zero, x)
+
+    def interleave(self, x, y, half):
+        """Return the lanes of the lower or upper half of x and y, alternating."""
+        base = self.lanes // 2 * half
+        mask = [lane for i in range(self.lanes // 2) for lane in (base + i, self.lanes + base + i)]
+        return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, self.lanes), mask))
+
+
+@intrinsic
+def copy_bytes(typingctx, target, source, count):
+    """Copy `count` bytes between addresses that do not overlap."""
+
+    def codegen(context, builder, signature, args):
+        target, source, count = args
+        cgutils.raw_memcpy(
+            builder, builder.inttoptr(target, POINTER), builder.inttoptr(source, POINTER), count, 1, align=1
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def zero_bytes(typingctx, target, count):
+    """Set `count` bytes to zero, which is 0.0 in every float type."""
+
+    def codegen(context, builder, signature, args):
+        target, count = args
+        cgutils.memset(builder, builder.inttoptr(target, POINTER), count, 0)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def load_i64(typingctx, address):
+    """Return the int64 at an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(builder.inttoptr(args[0], I64.as_pointer()))
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
+def store_i64(typingctx, address, value):
+    """Store an int64 at an address."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[1], builder.inttoptr(args[0], I64.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def load(typingctx, address, like):
+    """Return the element at an address; `like` is an array of its dtype."""
+
+    def codegen(context, builder, signature, args):
+        scalar, itemsize, _ = scalar_of(signature.args[1])
+        return builder.load(builder.inttoptr(args[0], scalar.as_pointer()), align=itemsize)
+
+    return like.dtype(types.intp, like), codegen
+
+
+@intrinsic
+def store(typingctx, address, value, like):
+    """Store an element at an address; `like` is an array of its dtype."""
+
+    def codegen(context, builder, signature, args):
+        scalar, itemsize, _ = scalar_of(signature.args[2])
+        builder.store(args[1], builder.inttoptr(args[0], scalar.as_pointer()), align=itemsize)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, like.dtype, like), codegen
+
+
+def _transposition(builder, like, source, rows, target, columns):
+    """Emit the transposition of a square; rows and columns are offsets in bytes, one for each lane.
+
+    A butterfly of log2(lanes) interleaving stages in registers: row i of a stage pairs with row i + lanes/2.
+    """
+    vector = Vector(builder, like)
+    n = vector.lanes
+    values = [vector.load(at(builder, source, row)) for row in rows(n)]
+    for _ in range(n.bit_length() - 1):
+        pairs = [(values[i], values[i + n // 2]) for i in range(n // 2)]
+        values = [vector.interleave(x, y, half) for x, y in pairs for half in (0, 1)]
+    for value, column in zip(values, columns(n), strict=True):
+        vector.store(value, at(builder, target, column))
+
+
+def _evenly(builder, pitch):
+    return lambda n: [builder.mul(pitch, i64(i)) for i in range(n)]
+
+
+def _table(builder, address):
+    entries = builder.inttoptr(address, I64.as_pointer())
+    return lambda n: [builder.load(builder.gep(entries, [i64(i)])) for i in range(n)]
+
+
+@intrinsic
+def transpose_block(typingctx, source, source_pitch, target, target_pitch, like):
+    """Transpose a square of one vector's lanes between rows that lie a pitch of bytes apart."""
+
+    def codegen(context, builder, signature, args):
+        source, source_pitch, target, target_pitch, _ = args
+        source, target = builder.inttoptr(source, POINTER), builder.inttoptr(target, POINTER)
+        rows, columns = _evenly(builder, source_pitch), _evenly(builder, target_pitch)
+        _transposition(builder, signature.args[4], source, rows, target, columns)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4, like), codegen
+
+
+@intrinsic
+def transpose_scatter(typingctx, source, source_pitch, target, offsets, like):
+    """Transpose a square of one vector's lanes into rows at the int64 offsets (bytes) of a table."""
+
+    def codegen(context, builder, signature, args):
+        source, source_pitch, target, offsets, _ = args
+        source, target = builder.inttoptr(source, POINTER), builder.inttoptr(target, POINTER)
+        rows, columns = _evenly(builder, source_pitch), _table(builder, offsets)
+        _transposition(builder, signature.args[4], source, rows, target, columns)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4, like), codegen

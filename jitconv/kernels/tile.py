@@ -1,0 +1,160 @@
+"""THE micro-kernel: one strided, indirect outer-product tile for every pass of every algorithm.
+
+    C[c_offset[m] + lanes] = start + sum over taps and k of A[a_offset[m] + tap_offset[tap] + k * a_step] * B[k, lanes]
+
+Each row m of A is a broadcast scalar, each row of B is `nv` vectors; rows * nv accumulators stay in registers
+over all taps and all k. Rows of B lie `b_step` bytes apart, and tap after tap without a gap. `start` is a row of
+`nv` vectors (the bias); C may be added at the end, so that a sum over blocks is a sum of block sums. With NHWC
+activations inside:
+
+    pass                A (scalars)                              B (vectors)
+    forward             pixels of the input, k over channels     packed weights [tap][channel][lane of F]
+    backward-data       pixels of dy, k over its channels        packed weights [tap][F][lane of C]
+    backward-weights    channels of x, k over output columns     pixels of dy, taps are output rows
+    im2col              unfolded rows, k over KH*KW*C            packed weights
+    1x1, dense          pixels, one tap                          packed weights
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .jit import step
+from .simd import I64, POINTER, REGISTERS, Vector, at, i64, load_i64, store_i64
+
+# Rows of the tile for 1, 2, ... vectors. Accumulators, vectors of B and one of A: 29 of 32 registers at the most
+# (15 of 16), or LLVM spills. On a CPU of one 512-bit FMA a cycle 6x4, 8x3, 13x2 and 26x1 reach 96-98% of peak with
+# B in L2; unrolling k by 2 gains nothing there and by 4 spills (13x2: 114 -> 86 GFLOP/s).
+TILE_ROWS = (26, 13, 8, 6) if REGISTERS == 32 else (12, 6)
+MAX_VECTORS = len(TILE_ROWS)
+TILES = {nv: mr for nv, mr in enumerate(TILE_ROWS, 1)}
+
+ADD, RELU = 1, 2  # bits of `mode`: add to what C holds; then store max(value, 0)
+
+
+def _emit(builder, vector, mr, nv, end, args):
+    """Emit one (mr) x (nv) tile at the builder's position and leave for the block `end`."""
+    n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode = args
+
+    def entry_of(table, index):
+        return builder.load(builder.gep(table, [index]))
+
+    def cells(make):
+        return [[make(m, j) for j in range(nv)] for m in range(mr)]
+
+    def feed(phis, values, block):
+        for phi_row, value_row in zip(phis, values, strict=True):
+            for phi, value in zip(phi_row, value_row, strict=True):
+                phi.add_incoming(value, block)
+
+    def phi(value, block):
+        made = builder.phi(value.type)
+        made.add_incoming(value, block)
+        return made
+
+    rows = [entry_of(a_rows, i64(m)) for m in range(mr)]
+    starts = [vector.load(at(builder, start, j * vector.bytes)) for j in range(nv)]
+    entry = builder.block
+    names = ("tap", "k", "tap_end", "add", "added", "relu", "store")
+    block = {name: builder.append_basic_block(f"{name}{mr}x{nv}") for name in names}
+    builder.branch(block["tap"])
+
+    builder.position_at_end(block["tap"])
+    tap, b_tap = phi(i64(0), entry), phi(b, entry)
+    at_tap = cells(lambda m, j: phi(starts[j], entry))
+    a_tap = at(builder, a, entry_of(taps, tap))
+    builder.branch(block["k"])
+
+    builder.position_at_end(block["k"])
+    i, a_k, b_k = (phi(value, block["tap"]) for value in (i64(0), a_tap, b_tap))
+    sums = cells(lambda m, j: phi(at_tap[m][j], block["tap"]))
+    panel = [vector.load(at(builder, b_k, j * vector.bytes)) for j in range(nv)]
+    new = []
+    for m in range(mr):
+        x = vector.broadcast(at(builder, a_k, rows[m]))
+        new.append([vector.fma(x, panel[j], sums[m][j]) for j in range(nv)])
+    i_next, a_next, b_next = builder.add(i, i64(1)), at(builder, a_k, a_step), at(builder, b_k, b_step)
+    for name, value in ((i, i_next), (a_k, a_next), (b_k, b_next)):
+        name.add_incoming(value, block["k"])
+    feed(sums, new, block["k"])
+    builder.cbranch(builder.icmp_signed("<", i_next, k), block["k"], block["tap_end"])
+
+    builder.position_at_end(block["tap_end"])
+    tap_next = builder.add(tap, i64(1))
+    tap.add_incoming(tap_next, block["tap_end"])
+    b_tap.add_incoming(b_next, block["tap_end"])
+    feed(at_tap, new, block["tap_end"])
+    after = builder.append_basic_block(f"after{mr}x{nv}")
+    builder.cbranch(builder.icmp_signed("<", tap_next, n_taps), block["tap"], after)
+
+    builder.position_at_end(after)
+    outputs = [at(builder, c, entry_of(c_rows, i64(m))) for m in range(mr)]
+
+    def bit(value):
+        return builder.icmp_signed("!=", builder.and_(mode, i64(value)), i64(0))
+
+    builder.cbranch(bit(ADD), block["add"], block["added"])
+    builder.position_at_end(block["add"])
+    held = cells(lambda m, j: vector.load(at(builder, outputs[m], j * vector.bytes)))
+    added = cells(lambda m, j: builder.fadd(held[m][j], new[m][j]))
+    builder.branch(block["added"])
+    builder.position_at_end(block["added"])
+    total = cells(lambda m, j: phi(new[m][j], after))
+    feed(total, added, block["add"])
+    builder.cbranch(bit(RELU), block["relu"], block["store"])
+    builder.position_at_end(block["relu"])
+    rectified = cells(lambda m, j: vector.relu(total[m][j]))
+    builder.branch(block["store"])
+    builder.position_at_end(block["store"])
+    stored = cells(lambda m, j: phi(total[m][j], block["added"]))
+    feed(stored, rectified, block["relu"])
+    for m in range(mr):
+        for j in range(nv):
+            vector.store(stored[m][j], at(builder, outputs[m], j * vector.bytes))
+    builder.branch(end)
+
+
+@intrinsic
+def _tile(typingctx, nv, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, like):
+    """Run the tile of `nv` vectors; every argument but `like`, an array of the dtype, is an int64."""
+
+    def codegen(context, builder, signature, args):
+        vector = Vector(builder, signature.args[-1])
+        nv, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, _ = args
+        a, b, c, start = (builder.inttoptr(address, POINTER) for address in (a, b, c, start))
+        taps, a_rows, c_rows = (builder.inttoptr(address, I64.as_pointer()) for address in (taps, a_rows, c_rows))
+        values = (n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode)
+        end = builder.append_basic_block("tiled")
+        choose = builder.switch(nv, end)
+        for vectors, rows in TILES.items():
+            block = builder.append_basic_block(f"tile{rows}x{vectors}")
+            choose.add_case(ir.Constant(I64, vectors), block)
+            builder.position_at_end(block)
+            _emit(builder, vector, rows, vectors, end, values)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 13, like), codegen
+
+
+@step
+def sweep(nv, rows, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, spare, like):
+    """Run tiles down `rows` rows of the tables `a_rows` and `c_rows` (addresses of int64 offsets in bytes).
+
+    `spare` is scratch for a last, partial tile: its missing rows read row 0 and store to the scratch, not to C.
+    Layout of `spare`: two tables of int64[max tile rows], then one row of MAX_VECTORS vectors.
+    """
+    mr = TILE_ROWS[nv - 1]
+    whole = rows // mr * mr
+    for m in range(0, whole, mr):
+        _tile(nv, n_taps, taps, k, a, a_rows + 8 * m, a_step, b, b_step, c, c_rows + 8 * m, start, mode, like)
+    if whole < rows:
+        spare_c = spare + 8 * TILE_ROWS[0]
+        lost = spare_c + 8 * TILE_ROWS[0] - c
+        for m in range(mr):
+            inside = whole + m < rows
+            store_i64(spare + 8 * m, load_i64(a_rows + 8 * (whole + m)) if inside else load_i64(a_rows))
+            store_i64(spare_c + 8 * m, load_i64(c_rows + 8 * (whole + m)) if inside else lost)
+        _tile(nv, n_taps, taps, k, a, spare, a_step, b, b_step, c, spare_c, start, mode, like)

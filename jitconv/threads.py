@@ -1,0 +1,85 @@
+"""How many threads a call uses, and which threading layer carries them.
+
+Numba owns the threads; this module decides only over how many parts a call is split. Nothing here changes
+Numba's settings, so another library in the process sees its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import threading
+from collections.abc import Iterator
+
+import numba
+
+from . import validate
+
+_lock = threading.Lock()
+_chosen: int | None = None
+_local = threading.local()
+
+
+def available_threads() -> int:
+    """Return the most threads that a call may use: Numba's NUMBA_NUM_THREADS."""
+    return int(numba.config.NUMBA_NUM_THREADS)
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that a call from this thread uses."""
+    override = getattr(_local, "threads", None)
+    return override or _chosen or min(available_threads(), int(numba.get_num_threads()))
+
+
+def _checked(n: int) -> int:
+    n = validate.integer(n, "n", 1)
+    if n > available_threads():
+        raise ValueError(f"`n` must be at most {available_threads()}, the threads that Numba was started with, got {n}")
+    return n
+
+
+def set_num_threads(n: int) -> None:
+    """Use `n` threads in every call from now on, in all Python threads. Results do not depend on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an integer from 1 to the number that Numba was started with (NUMBA_NUM_THREADS).
+    """
+    global _chosen
+    with _lock:
+        _chosen = _checked(n)
+
+
+@contextlib.contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Use `n` threads inside a `with` block, in this Python thread only.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `set_num_threads`.
+    """
+    before = getattr(_local, "threads", None)
+    _local.threads = _checked(n)
+    try:
+        yield
+    finally:
+        _local.threads = before
+
+
+def preload_tbb() -> None:
+    """Load the libtbb that pip installed, which lies outside the loader's path, so that Numba finds it."""
+    try:
+        files = importlib.metadata.files("tbb") or []
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for file in files:
+        if file.name in ("libtbb.so.12", "tbb12.dll"):
+            with contextlib.suppress(OSError):  # a broken file: Numba goes on to its next layer
+                ctypes.CDLL(str(file.locate()))
+            return
+
+
+preload_tbb()

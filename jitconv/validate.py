@@ -1,0 +1,218 @@
+"""Every check of every argument, and the only place that words an error.
+
+Each function takes a value and the name of the argument that it came in, and returns the value in the one
+form that the rest of the library uses, or raises TypeError (wrong type) or ValueError (wrong value).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import shapes
+from .shapes import Activation, Padding, Pair
+
+Array = NDArray[Any]
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+LARGEST = 2**62  # bytes: beyond this no index or size is computed
+
+
+def integer(value: Any, name: str, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`."""
+    rule = f"`{name}` must be an integer of at least {minimum}, got {value!r}"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(rule)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(rule) from None
+    if number < minimum:
+        raise ValueError(rule)
+    if number >= 2**31:
+        raise ValueError(f"`{name}` must be below 2**31, got {value!r}")
+    return number
+
+
+def boolean(value: Any, name: str) -> bool:
+    """Return `value`, which must be True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}")
+    return bool(value)
+
+
+def pair(value: Any, name: str, minimum: int = 1) -> Pair:
+    """Return an int or a pair of ints as (vertical, horizontal)."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"`{name}` must be an int or a pair of ints, got {value!r}")
+        return integer(value[0], name, minimum), integer(value[1], name, minimum)
+    number = integer(value, name, minimum)
+    return number, number
+
+
+def padding(value: Any, kernel: Pair, stride: Pair, dilation: Pair, *, words: bool = True) -> Padding:
+    """Return any form of `padding` as ((top, bottom), (left, right)).
+
+    An int, a pair (vertical, horizontal), two pairs, or, where `words`, "valid" and "same" (stride 1 only).
+    """
+    if isinstance(value, str) and words:
+        if value == "valid":
+            return (0, 0), (0, 0)
+        if value == "same":
+            if stride != (1, 1):
+                raise ValueError(f"`padding`='same' needs stride 1, got stride {stride}")
+            return shapes.same_padding(kernel[0], dilation[0]), shapes.same_padding(kernel[1], dilation[1])
+    forms = "an int, a pair, ((top, bottom), (left, right))" + (', "same" or "valid"' if words else "")
+    if isinstance(value, str):
+        raise ValueError(f"`padding` must be {forms}, got {value!r}")
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"`padding` must be {forms}, got {value!r}")
+        nested = [isinstance(side, (tuple, list)) for side in value]
+        if all(nested):
+            return pair(value[0], "padding", 0), pair(value[1], "padding", 0)
+        if any(nested):
+            raise ValueError(f"`padding` must be {forms}, got {value!r}")
+    vertical, horizontal = pair(value, "padding", 0)
+    return (vertical, vertical), (horizontal, horizontal)
+
+
+def choice(value: Any, name: str, allowed: Sequence[str | None]) -> Any:
+    """Return `value`, which must be one of `allowed`."""
+    if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def layout(value: Any) -> str:
+    """Return the layout word."""
+    return str(choice(value, "layout", ("NCHW", "NHWC")))
+
+
+def _floats(value: Any, name: str) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` is a masked array, whose mask would be ignored: fill it first ({name}.filled(0))")
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"`{name}` must be a NumPy array of float32 or float64, got {type(value).__name__}")
+    if value.dtype not in FLOATS:
+        raise TypeError(
+            f"`{name}` has dtype {value.dtype}, but only float32 and float64 are computed: "
+            f"convert it, for example with {name}.astype(np.float32)"
+        )
+    return value
+
+
+def _writable_alias(a: Array) -> Array:
+    """Return the same memory as an array without the read-only flag, which would compile every kernel anew.
+
+    Kernels never write to an input. The caller keeps `a`, and with it the memory, alive.
+    """
+    if not a.size:
+        return np.empty(a.shape, a.dtype)
+    memory = (ctypes.c_byte * a.nbytes).from_address(a.ctypes.data)
+    return np.frombuffer(memory, a.dtype).reshape(a.shape)
+
+
+def contiguous(a: Array) -> Array:
+    """Return `a` as a kernel takes it: C-contiguous, aligned, plain ndarray; a copy only where it has to be."""
+    a = np.require(a, requirements=("C", "A"))
+    if type(a) is not np.ndarray:
+        a = a.view(np.ndarray)
+    return a if a.flags.writeable else _writable_alias(a)
+
+
+class Batch(NamedTuple):
+    """An activation with its batch axis: the array, its sizes, and whether the caller gave no batch axis."""
+
+    array: Array
+    sizes: Activation
+    single: bool
+
+    def back(self, a: Array) -> Array:
+        """Return a result without the batch axis if the caller gave none."""
+        return a[0] if self.single else a
+
+
+def activation(value: Any, name: str, layout: str, dtype: np.dtype[Any] | None = None) -> Batch:
+    """Return a (N, C, H, W) or (N, H, W, C) array, also where the batch axis is missing."""
+    a = _floats(value, name)
+    if a.ndim not in (3, 4):
+        single = layout[1:]
+        raise ValueError(
+            f"`{name}` must have the axes {layout} or, for one image, {single}, "
+            f"got {a.ndim} dimension{'s' if a.ndim != 1 else ''} {a.shape}"
+        )
+    if dtype is not None and a.dtype != dtype:
+        raise TypeError(f"`{name}` has dtype {a.dtype}, but the other arrays have {dtype}: convert one of them")
+    batch = contiguous(a if a.ndim == 4 else a[np.newaxis])
+    return Batch(batch, Activation.of(batch.shape, layout), a.ndim == 3)
+
+
+def like_output(value: Any, name: str, layout: str, dtype: np.dtype[Any], sizes: Activation, single: bool) -> Array:
+    """Return a gradient of an output (`dy`) whose sizes are known, as a four-dimensional array."""
+    batch = activation(value, name, layout, dtype)
+    expected = sizes.shape(layout)
+    if batch.array.shape != expected or batch.single != single:
+        shape = expected[1:] if single else expected
+        raise ValueError(f"`{name}` must have the shape of the output, {shape}, got {np.shape(value)}")
+    return batch.array
+
+
+def array(value: Any, name: str, shape: tuple[int | None, ...], dtype: np.dtype[Any] | None, why: str = "") -> Array:
+    """Return a float array of `shape` (None: any size on that axis) and `dtype` (None: either float)."""
+    a = _floats(value, name)
+    if a.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, a.shape, strict=True)):
+        wanted = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ("," * (len(shape) == 1)) + ")"
+        raise ValueError(f"`{name}` must have shape {wanted}{why and ' ' + why}, got {a.shape}")
+    if dtype is not None and a.dtype != dtype:
+        raise TypeError(f"`{name}` has dtype {a.dtype}, but the other arrays have {dtype}: convert one of them")
+    return contiguous(a)
+
+
+def shape4(value: Any, name: str, layout: str) -> tuple[Activation, bool]:
+    """Return the sizes in a shape of three or four ints, and whether the batch axis is missing."""
+    if not isinstance(value, (tuple, list)) or len(value) not in (3, 4):
+        raise ValueError(f"`{name}` must be a tuple of the sizes {layout} or {layout[1:]}, got {value!r}")
+    sizes = tuple(integer(size, name, 0) for size in value)
+    single = len(sizes) == 3
+    return Activation.of((1, *sizes) if single else sizes, layout), single
+
+
+def output(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Sequence[Array]) -> Array:
+    """Return the caller's array for a result, which must fit and share no memory with an input."""
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` must be a NumPy array, got {type(value).__name__}")
+    if value.dtype != dtype:
+        raise TypeError(f"`{name}` has dtype {value.dtype}, but the result has {dtype}")
+    if value.shape != shape:
+        raise ValueError(f"`{name}` must have shape {shape}, got {value.shape}")
+    if not value.flags.writeable:
+        raise ValueError(f"`{name}` is read-only")
+    if any(np.may_share_memory(value, one) for one in inputs):
+        raise ValueError(f"`{name}` shares memory with an input")
+    return value
+
+
+def fits_in_memory(shape: Sequence[int], dtype: np.dtype[Any], name: str) -> None:
+    """Refuse a result whose size in bytes has no meaning, before anything is allocated."""
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if size > LARGEST:
+        raise ValueError(f"`{name}` would have shape {tuple(shape)}, {size} bytes: too large")
+
+
+def output_sizes_positive(sizes: Activation, image: Activation, kernel: Pair, padding: Padding, dilation: Pair) -> None:
+    """Refuse a kernel that does not fit into the padded image."""
+    if sizes.h < 1 or sizes.w < 1:
+        spans = shapes.extent(kernel[0], dilation[0]), shapes.extent(kernel[1], dilation[1])
+        padded = image.h + sum(padding[0]), image.w + sum(padding[1])
+        raise ValueError(
+            f"`kernel` spans {spans[0]}x{spans[1]} pixels (dilation {dilation}), "
+            f"more than the padded image of `x`, {padded[0]}x{padded[1]}"
+        )
