@@ -7,8 +7,9 @@ form that the rest of the library uses, or raises TypeError (wrong type) or Valu
 from __future__ import annotations
 
 import ctypes
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,7 +184,7 @@ def shape4(value: Any, name: str, layout: str) -> tuple[Activation, bool]:
     return Activation.of((1, *sizes) if single else sizes, layout), single
 
 
-def output(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Sequence[Array]) -> Array:
+def output(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Sequence[Array | None]) -> Array:
     """Return the caller's array for a result, which must fit and share no memory with an input."""
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"`{name}` must be a NumPy array, got {type(value).__name__}")
@@ -193,7 +194,7 @@ def output(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], 
         raise ValueError(f"`{name}` must have shape {shape}, got {value.shape}")
     if not value.flags.writeable:
         raise ValueError(f"`{name}` is read-only")
-    if any(np.may_share_memory(value, one) for one in inputs):
+    if any(one is not None and np.may_share_memory(value, one) for one in inputs):
         raise ValueError(f"`{name}` shares memory with an input")
     return value
 
@@ -216,3 +217,231 @@ def output_sizes_positive(sizes: Activation, image: Activation, kernel: Pair, pa
             f"`kernel` spans {spans[0]}x{spans[1]} pixels (dilation {dilation}), "
             f"more than the padded image of `x`, {padded[0]}x{padded[1]}"
         )
+
+
+def float_dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
+    """Return `value` as one of the two dtypes that are computed."""
+    rule = f"`{name}` must be float32 or float64, got {value!r}"
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(rule) from None
+    if value is None or dtype not in FLOATS:
+        raise TypeError(rule)
+    return dtype
+
+
+def floats(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array:
+    """Return a float array of any shape and of `dtype` (None: either float), as a kernel takes it."""
+    a = _floats(value, name)
+    if dtype is not None and a.dtype != dtype:
+        raise TypeError(f"`{name}` has dtype {a.dtype}, but the other arrays have {dtype}: convert one of them")
+    return contiguous(a)
+
+
+def batch(value: Any, name: str) -> Array:
+    """Return a float array with a batch axis and at least one more."""
+    a = _floats(value, name)
+    if a.ndim < 2:
+        raise ValueError(f"`{name}` must have a batch axis and at least one more, got shape {a.shape}")
+    return contiguous(a)
+
+
+def real(value: Any, name: str, minimum: float, maximum: float = math.inf, *, below: bool = False) -> float:
+    """Return a finite number from `minimum` to `maximum` (`below`: and less than `maximum`) as a float."""
+    limits = f"of at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
+    rule = f"`{name}` must be a finite number {limits}{f', {maximum:g} excluded' if below else ''}, got {value!r}"
+    if isinstance(value, (bool, np.bool_, str)) or np.ndim(value) != 0:
+        raise TypeError(rule)
+    try:
+        number = float(value)
+    except TypeError:
+        raise TypeError(rule) from None
+    if not math.isfinite(number) or not minimum <= number <= maximum or (below and number == maximum):
+        raise ValueError(rule)
+    return number
+
+
+def two(value: Any, name: str) -> tuple[Any, Any]:
+    """Return a pair of anything."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"`{name}` must be a pair, got {value!r}")
+    return value[0], value[1]
+
+
+def divides(groups: int, channels: int, name: str) -> None:
+    """Refuse a number of channels that does not split into `groups` equal parts."""
+    if channels % groups:
+        raise ValueError(f"`{name}` must be a multiple of `groups`, got {channels} channels and groups={groups}")
+
+
+def labels(value: Any, name: str, images: int, classes: int) -> Array:
+    """Return one class number for each image, as int64."""
+    a = np.asarray(value)
+    if a.dtype.kind not in "iu":
+        raise TypeError(f"`{name}` must be an array of integers, the class of each image, got dtype {a.dtype}")
+    if a.shape != (images,):
+        raise ValueError(f"`{name}` must have shape ({images},), one class for each image, got {a.shape}")
+    if images and not 0 <= int(a.min()) <= int(a.max()) < classes:
+        raise ValueError(
+            f"`{name}` must lie from 0 to {classes - 1} ({classes} classes), got {a.min()} to {a.max()}"
+        )
+    return contiguous(a.astype(np.int64, copy=False))
+
+
+def array_of_length(value: Any, name: str, length: int) -> Array:
+    """Return an array with `length` elements along its first axis, one for each image."""
+    a = np.asarray(value)
+    if a.ndim < 1 or len(a) != length:
+        raise ValueError(f"`{name}` must have {length} elements, one for each image, got shape {a.shape}")
+    return a
+
+
+def not_empty(count: int, name: str) -> None:
+    """Refuse a mean over no images."""
+    if not count:
+        raise ValueError(f"`{name}` holds no images: the mean over them is undefined")
+
+
+def channels(shape: tuple[int, ...], expected: int, layout: str) -> Activation:
+    """Return the sizes of an activation, which must have `expected` channels."""
+    sizes = Activation.of(shape, layout)
+    if sizes.c != expected:
+        raise ValueError(f"`x` has {sizes.c} channels in {layout} {shape}, but the layer has {expected}")
+    return sizes
+
+
+def enough_to_normalise(count: int) -> None:
+    """Refuse a variance estimated from fewer than two values."""
+    if count < 2:
+        raise ValueError(
+            f"`x` has {count} value{'s' * (count != 1)} for each channel, but training needs at least 2: "
+            f"their variance is undefined"
+        )
+
+
+def updatable(value: Any, name: str, like: Array | None = None) -> Array:
+    """Return a parameter or its gradient as a flat view; `like` gives the shape and dtype that it must have."""
+    a = _floats(value, name)
+    if like is not None and (a.shape != like.shape or a.dtype != like.dtype):
+        raise ValueError(
+            f"`{name}` must have the shape and dtype of its parameter, {like.shape} {like.dtype}, "
+            f"got {a.shape} {a.dtype}"
+        )
+    if not (a.flags.c_contiguous and a.flags.aligned and a.flags.writeable):
+        raise ValueError(f"`{name}` must be a writable, C-contiguous array: it is updated in place")
+    return a.reshape(-1)
+
+
+def after_forward(saved: Any, layer: str) -> Any:
+    """Return what a forward pass saved for the backward pass."""
+    if saved is None:
+        raise RuntimeError(f"{layer}.backward was called before {layer}.forward")
+    return saved
+
+
+def layers(value: Any, kind: type[Any]) -> list[Any]:
+    """Return a list of layers, which must be objects of the class `kind`."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"`layers` must be a list of layers, got {type(value).__name__}")
+    for index, layer in enumerate(value):
+        if not isinstance(layer, kind):
+            raise TypeError(f"`layers`[{index}] must be a layer, got {type(layer).__name__}")
+    return list(value)
+
+
+def same_state(state: Mapping[str, Any], own: Mapping[str, Array], what: str) -> None:
+    """Refuse saved arrays whose names, shapes or dtypes are not those of the arrays they are copied into."""
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unknown:
+        parts = [f"{word} {', '.join(map(repr, names))}" for word, names in (("lacks", missing), ("has", unknown)) if names]
+        raise ValueError(f"`state` does not fit this {what}: it {' and '.join(parts)}")
+    for name, array in own.items():
+        given = np.asarray(state[name])
+        if given.shape != array.shape or given.dtype != array.dtype:
+            raise ValueError(
+                f"`state` does not fit this {what}: {name!r} is {given.shape} {given.dtype}, "
+                f"expected {array.shape} {array.dtype}"
+            )
+
+
+def image_shape(value: Any, name: str) -> tuple[int, int, int]:
+    """Return the (channels, height, width) of an image."""
+    if not isinstance(value, (tuple, list)) or len(value) != 3:
+        raise ValueError(f"`{name}` must be (channels, height, width), got {value!r}")
+    channels, h, w = (integer(size, name, 1) for size in value)
+    return channels, h, w
+
+
+def image_fits(h: int, w: int, model: str, given: tuple[int, ...]) -> None:
+    """Refuse images that a model's convolutions and poolings reduce to nothing."""
+    if h < 1 or w < 1:
+        raise ValueError(f"`input_shape` {given} is too small for {model}: nothing is left after its layers")
+
+
+def float_dtype(value: Any, name: str) -> np.dtype[Any]:
+    """Return a dtype that is computed."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be float32 or float64, got {value!r}") from None
+    if dtype not in FLOATS:
+        raise TypeError(f"`{name}` must be float32 or float64, got {dtype}")
+    return dtype
+
+
+def conv_weights_shape(value: Any, name: str, channels: int, groups: Any, of: str) -> tuple[int, Pair]:
+    """Return the output channels and kernel of a weights shape (F, C/groups, KH, KW) that fits `channels`."""
+    groups = integer(groups, "groups", 1)
+    if not isinstance(value, (tuple, list)) or len(value) != 4:
+        raise ValueError(f"`{name}` must have the axes (F, C/groups, KH, KW), got {value!r}")
+    f, c, kh, kw = (integer(size, name, 0) for size in value)
+    if channels % groups:
+        raise ValueError(f"`groups` must divide the channels of `{of}`, got {groups} for {channels}")
+    if f % groups:
+        raise ValueError(f"`groups` must divide the output channels of `{name}`, got {groups} for {f}")
+    if c * groups != channels:
+        raise ValueError(f"`{name}` has {c} input channels, but `{of}` has {channels} (groups={groups})")
+    if min(f, c, kh, kw) < 1:
+        raise ValueError(f"`{name}` must have at least one channel and one tap, got shape {tuple(value)}")
+    return f, (kh, kw)
+
+
+def conv_weights(value: Any, channels: int, groups: Any, dtype: np.dtype[Any]) -> Array:
+    """Return the weights of a convolution, (F, C/groups, KH, KW)."""
+    a = _floats(value, "w")
+    conv_weights_shape(a.shape, "w", channels, groups, "x")
+    return array(a, "w", (None,) * 4, dtype)
+
+
+def conv_transpose_weights(value: Any, channels: int, groups: Any, dtype: np.dtype[Any]) -> Array:
+    """Return the weights of a transposed convolution, (C, F/groups, KH, KW)."""
+    a = _floats(value, "w")
+    groups = integer(groups, "groups", 1)
+    if a.ndim != 4:
+        raise ValueError(f"`w` must have the axes (C, F/groups, KH, KW), got {a.shape}")
+    if channels % groups:
+        raise ValueError(f"`groups` must divide the channels of `x`, got {groups} for {channels}")
+    if a.shape[0] != channels:
+        raise ValueError(f"`w` has {a.shape[0]} input channels, but `x` has {channels}")
+    if min(a.shape) < 1:
+        raise ValueError(f"`w` must have at least one channel and one tap, got shape {a.shape}")
+    return array(a, "w", (None,) * 4, dtype)
+
+
+def output_padding(value: Pair, stride: Pair, dilation: Pair) -> None:
+    """Refuse an output padding that is neither below the stride nor below the dilation, as PyTorch does."""
+    for extra, s, d in zip(value, stride, dilation, strict=True):
+        if extra >= max(s, d):
+            raise ValueError(
+                f"`output_padding` must be less than `stride` or `dilation`, got {value} "
+                f"with stride {stride} and dilation {dilation}"
+            )
+
+
+def transposed_sizes_positive(sizes: Sequence[int], image: Activation, padding: Padding) -> None:
+    """Refuse a transposed convolution of which nothing is left, or that has no input."""
+    if min(image.h, image.w) < 1:
+        raise ValueError(f"`x` has no pixels: its images are {image.h}x{image.w}")
+    if min(sizes) < 1:
+        raise ValueError(f"`padding` {padding} leaves nothing of the output, which would be {sizes[0]}x{sizes[1]}")

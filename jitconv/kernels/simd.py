@@ -212,3 +212,31 @@ def transpose_scatter(typingctx, source, source_pitch, target, offsets, like):
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4, like), codegen
+
+
+@intrinsic
+def add_rows(typingctx, source, pitch, rows, target, like):
+    """Add `rows` vectors that lie `pitch` bytes apart to the vector at `target`: four sums, then theirs."""
+
+    def codegen(context, builder, signature, args):
+        source, pitch, rows, target, _ = args
+        vector = Vector(builder, signature.args[4])
+        source, target = builder.inttoptr(source, POINTER), builder.inttoptr(target, POINTER)
+        slot = [cgutils.alloca_once_value(builder, vector.zero) for _ in range(4)]
+
+        def add(index, row):
+            value = vector.load(at(builder, source, builder.mul(row, pitch)))
+            builder.store(builder.fadd(builder.load(slot[index]), value), slot[index])
+
+        quads = builder.sdiv(rows, i64(4))
+        with cgutils.for_range(builder, quads) as quad:
+            for index in range(4):
+                add(index, builder.add(builder.mul(quad.index, i64(4)), i64(index)))
+        with cgutils.for_range(builder, rows, builder.mul(quads, i64(4))) as rest:
+            add(0, rest.index)
+        first, second, third, fourth = (builder.load(one) for one in slot)
+        total = builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth))
+        vector.store(builder.fadd(vector.load(target), total), target)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4, like), codegen

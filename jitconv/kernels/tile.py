@@ -17,7 +17,6 @@ activations inside:
 
 from __future__ import annotations
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -28,8 +27,11 @@ from .simd import I64, POINTER, REGISTERS, Vector, at, i64, load_i64, store_i64
 # (15 of 16), or LLVM spills. On a CPU of one 512-bit FMA a cycle 6x4, 8x3, 13x2 and 26x1 reach 96-98% of peak with
 # B in L2; unrolling k by 2 gains nothing there and by 4 spills (13x2: 114 -> 86 GFLOP/s).
 TILE_ROWS = (26, 13, 8, 6) if REGISTERS == 32 else (12, 6)
+# A low tile for what is left over, or for the few rows of a first layer's weights.
+LOW_ROWS = (10, 5, 4, 3) if REGISTERS == 32 else (5, 3)
 MAX_VECTORS = len(TILE_ROWS)
-TILES = {nv: mr for nv, mr in enumerate(TILE_ROWS, 1)}
+TILES = dict(enumerate(TILE_ROWS, 1))
+SPARE_BYTES = 2 * 8 * TILE_ROWS[0] + 64 * MAX_VECTORS  # see `sweep`
 
 ADD, RELU = 1, 2  # bits of `mode`: add to what C holds; then store max(value, 0)
 
@@ -117,26 +119,27 @@ def _emit(builder, vector, mr, nv, end, args):
 
 
 @intrinsic
-def _tile(typingctx, nv, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, like):
-    """Run the tile of `nv` vectors; every argument but `like`, an array of the dtype, is an int64."""
+def _tile(typingctx, nv, low, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, like):
+    """Run the tile of `nv` vectors, or the low one; every argument but `like`, an array of the dtype, is an int64."""
 
     def codegen(context, builder, signature, args):
         vector = Vector(builder, signature.args[-1])
-        nv, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, _ = args
+        nv, low, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, _ = args
         a, b, c, start = (builder.inttoptr(address, POINTER) for address in (a, b, c, start))
         taps, a_rows, c_rows = (builder.inttoptr(address, I64.as_pointer()) for address in (taps, a_rows, c_rows))
         values = (n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode)
         end = builder.append_basic_block("tiled")
-        choose = builder.switch(nv, end)
-        for vectors, rows in TILES.items():
-            block = builder.append_basic_block(f"tile{rows}x{vectors}")
-            choose.add_case(ir.Constant(I64, vectors), block)
-            builder.position_at_end(block)
-            _emit(builder, vector, rows, vectors, end, values)
+        choose = builder.switch(builder.add(builder.mul(nv, i64(2)), low), end)
+        for is_low, heights in enumerate((TILE_ROWS, LOW_ROWS)):
+            for vectors, rows in enumerate(heights, 1):
+                block = builder.append_basic_block(f"tile{rows}x{vectors}")
+                choose.add_case(i64(2 * vectors + is_low), block)
+                builder.position_at_end(block)
+                _emit(builder, vector, rows, vectors, end, values)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 13, like), codegen
+    return types.void(*[types.intp] * 14, like), codegen
 
 
 @step
@@ -148,13 +151,16 @@ def sweep(nv, rows, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, st
     """
     mr = TILE_ROWS[nv - 1]
     whole = rows // mr * mr
-    for m in range(0, whole, mr):
-        _tile(nv, n_taps, taps, k, a, a_rows + 8 * m, a_step, b, b_step, c, c_rows + 8 * m, start, mode, like)
-    if whole < rows:
-        spare_c = spare + 8 * TILE_ROWS[0]
-        lost = spare_c + 8 * TILE_ROWS[0] - c
-        for m in range(mr):
-            inside = whole + m < rows
-            store_i64(spare + 8 * m, load_i64(a_rows + 8 * (whole + m)) if inside else load_i64(a_rows))
-            store_i64(spare_c + 8 * m, load_i64(c_rows + 8 * (whole + m)) if inside else lost)
-        _tile(nv, n_taps, taps, k, a, spare, a_step, b, b_step, c, spare_c, start, mode, like)
+    spare_c = spare + 8 * TILE_ROWS[0]
+    lost = spare_c + 8 * TILE_ROWS[0] - c
+    for m in range(0, rows, mr):
+        a_tile, c_tile, low = a_rows + 8 * m, c_rows + 8 * m, 0
+        if m == whole:
+            left = rows - whole
+            if left <= LOW_ROWS[nv - 1]:
+                mr, low = LOW_ROWS[nv - 1], 1
+            for i in range(mr):
+                store_i64(spare + 8 * i, load_i64(a_tile + 8 * i if i < left else a_rows))
+                store_i64(spare_c + 8 * i, load_i64(c_tile + 8 * i) if i < left else lost)
+            a_tile, c_tile = spare, spare_c
+        _tile(nv, low, n_taps, taps, k, a, a_tile, a_step, b, b_step, c, c_tile, start, mode, like)

@@ -1,0 +1,420 @@
+"""Convolution and transposed convolution, both ways: validate, plan, call the kernels."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import geometry, plan, shapes, validate, workspace
+from .kernels.bias import bias_gradient
+from .kernels.correlate import correlate
+from .kernels.pack import pack
+from .kernels.weights import correlate_weights
+from .plan import ConvPlan, ConvProblem
+from .shapes import Activation, Pair
+from .threads import get_num_threads
+
+Array = NDArray[Any]
+
+
+class ConvGradients(NamedTuple):
+    """The gradients of a convolution; None where it was not needed."""
+
+    dx: Array | None
+    dw: Array | None
+    db: Array | None
+
+
+class _Window(NamedTuple):
+    """The options of a convolution in one form."""
+
+    kernel: Pair
+    stride: Pair
+    padding: shapes.Padding
+    dilation: Pair
+
+    @classmethod
+    def of(cls, kernel: Pair, stride: Any, padding: Any, dilation: Any, *, words: bool = True) -> _Window:
+        stride, dilation = validate.pair(stride, "stride"), validate.pair(dilation, "dilation")
+        return cls(kernel, stride, validate.padding(padding, kernel, stride, dilation, words=words), dilation)
+
+    def output_size(self, h: int, w: int) -> Pair:
+        return (
+            shapes.conv_output_size(h, self.kernel[0], self.stride[0], self.padding[0], self.dilation[0]),
+            shapes.conv_output_size(w, self.kernel[1], self.stride[1], self.padding[1], self.dilation[1]),
+        )
+
+
+def _problem(image: Activation, f: int, window: _Window, groups: int, layout: str, dtype: np.dtype[Any]) -> ConvProblem:
+    size = window.output_size(image.h, image.w)
+    validate.output_sizes_positive(
+        Activation(image.n, f, *size), image, window.kernel, window.padding, window.dilation
+    )
+    return ConvProblem(*image, f, *window, groups, size, layout, dtype.name)
+
+
+def _needs(value: Any) -> tuple[bool, bool, bool]:
+    if not isinstance(value, (tuple, list)) or len(value) != 3:
+        raise ValueError(f"`needs` must be three booleans, for dx, dw and db, got {value!r}")
+    dx, dw, db = (validate.boolean(one, "needs") for one in value)
+    return dx, dw, db
+
+
+def _run(call: geometry.CorrelateCall, source: Array, w: Array, b: Array | None, target: Array) -> None:
+    """Pack the weights and run the kernel of forward or backward-data."""
+    bias = np.empty(0, w.dtype) if b is None else b
+    packed = workspace.scratch(call.packed_size * w.itemsize, "weights")[: call.packed_size * w.itemsize].view(w.dtype)
+    pack(w, bias, call.packing, call.pack_offsets, packed, get_num_threads())
+    correlate(
+        source, packed, target, call.geometry, call.tables, workspace.scratch(call.scratch, "strips"), call.threads
+    )
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: Any = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    layout: str = "NCHW",
+    algorithm: str = "auto",
+    activation: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Convolve a batch of images with a set of kernels (cross-correlation, as in every CNN library).
+
+    ``y[n, f, i, j] = b[f] + sum over c, p, q of x[n, c, i * stride + p * dilation - padding, ...] * w[f, c, p, q]``,
+    with zeros outside the image. Semantics are those of ``torch.nn.functional.conv2d``. Padding takes part as
+    zeros: an infinite or NaN weight that falls on padding may or may not give NaN.
+
+    Parameters
+    ----------
+    x : ndarray, float32 or float64
+        (N, C, H, W) or (N, H, W, C) as `layout` says, or one image without N. Any strides; never modified.
+    w : ndarray of x's dtype
+        (F, C / groups, KH, KW) in every layout.
+    b : ndarray of x's dtype, optional
+        (F,).
+    stride, dilation : int or (int, int)
+        Vertical and horizontal, at least 1.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same" or "valid"
+        Rows and columns of zeros around the image. "same" keeps the size and needs stride 1.
+    groups : int
+        Divides C and F; output channels of a group see that group's input channels only.
+    layout : {"NCHW", "NHWC"}
+        Of `x` and of the result.
+    algorithm : {"auto", "direct", "im2col"}
+        What computes it; see `plan_conv2d`. Results agree within rounding.
+    activation : {None, "relu"}
+        Applied to the result as it is stored; NaN stays NaN.
+    out : ndarray, optional
+        Where to put the result: its shape and dtype, any strides, no memory shared with an input.
+
+    Returns
+    -------
+    ndarray
+        (N, F, OH, OW) or (N, OH, OW, F), without N if `x` has none; `out` if given.
+
+    Raises
+    ------
+    TypeError
+        If an array is no NumPy array of float32 or float64, or the dtypes differ.
+    ValueError
+        If shapes do not fit, an option is out of range, or the kernel is larger than the padded image.
+    """
+    layout = validate.layout(layout)
+    validate.choice(algorithm, "algorithm", plan.ALGORITHMS)
+    validate.choice(activation, "activation", (None, "relu"))
+    batch = validate.activation(x, "x", layout)
+    weights = validate.conv_weights(w, batch.sizes.c, groups, batch.array.dtype)
+    f = weights.shape[0]
+    bias = None if b is None else validate.array(b, "b", (f,), batch.array.dtype, "(one for each output channel)")
+    window = _Window.of(weights.shape[2:], stride, padding, dilation)
+    p = _problem(batch.sizes, f, window, groups, layout, batch.array.dtype)
+    shape = p.output.shape(layout)
+    validate.fits_in_memory(shape, batch.array.dtype, "y")
+    y = None
+    if out is not None:
+        given = validate.output(out, "out", shape[1:] if batch.single else shape, batch.array.dtype, (x, w, b))
+        if given.flags.c_contiguous and given.flags.aligned:
+            y = given.reshape(shape)
+    if y is None:
+        y = np.empty(shape, batch.array.dtype)
+    if y.size:
+        call = geometry.forward_call(p, algorithm, get_num_threads(), activation == "relu")
+        _run(call, batch.array, weights, bias, y)
+    if out is None:
+        return batch.back(y)
+    if not np.may_share_memory(out, y):
+        out[...] = batch.back(y)
+    return out
+
+
+def _data_gradient(p: ConvProblem, dy: Array, w: Array, b: Array | None, algorithm: str) -> Array:
+    """Return the gradient of the input of `p`, or the transposed convolution with its bias."""
+    shape = Activation(p.n, p.c, p.h, p.w).shape(p.layout)
+    dx = np.empty(shape, dy.dtype)
+    if dx.size:
+        _run(geometry.backward_data_call(p, algorithm, get_num_threads()), dy, w, b, dx)
+    return dx
+
+
+def _weight_gradient(p: ConvProblem, x: Array, dy: Array, algorithm: str, bias: bool) -> tuple[Array, Array | None]:
+    """Return the gradient of the weights of `p` and, if asked, of its bias."""
+    dw = np.empty((p.f, p.c // p.groups, *p.kernel), x.dtype)
+    db = np.empty(p.f if bias else 0, x.dtype)
+    if p.n == 0:
+        dw[...], db[...] = 0, 0
+    elif dw.size:
+        call = geometry.backward_weights_call(p, algorithm, get_num_threads(), bias)
+        sums = workspace.scratch(call.sums, "sums")
+        strips = workspace.scratch(call.scratch, "strips")
+        correlate_weights(x, dy, call.geometry, call.tables, sums, strips, dw, db, call.threads)
+    return dw, db if bias else None
+
+
+def _bias_gradient(dy: Array, sizes: Activation, layout: str) -> Array:
+    """Return the sum of dy over images and pixels."""
+    db = np.zeros(sizes.c, dy.dtype)
+    if dy.size:
+        flat = (sizes.n, sizes.c, sizes.h * sizes.w) if layout == "NCHW" else (1, sizes.n * sizes.h * sizes.w, sizes.c)
+        bias_gradient(dy.reshape(flat), layout == "NCHW", db, get_num_threads())
+    return db
+
+
+def conv2d_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    *,
+    stride: int | Pair = 1,
+    padding: Any = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    layout: str = "NCHW",
+    algorithm: str = "auto",
+    needs: tuple[bool, bool, bool] = (True, True, True),
+) -> ConvGradients:
+    """Return the gradients of `conv2d` for its input, weights and bias.
+
+    Parameters
+    ----------
+    dy : ndarray of x's dtype
+        The gradient of the output, in its shape. A fused activation is not undone here.
+    x, w, stride, padding, dilation, groups, layout, algorithm
+        As they were given to `conv2d`.
+    needs : (bool, bool, bool)
+        Which of dx, dw and db to compute.
+
+    Returns
+    -------
+    ConvGradients
+        dx in the shape of x, dw (F, C / groups, KH, KW), db (F,); None where not needed. For an empty batch dw
+        and db are zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`, and if `dy` has not the shape of the output.
+    """
+    layout = validate.layout(layout)
+    validate.choice(algorithm, "algorithm", plan.ALGORITHMS)
+    need_dx, need_dw, need_db = _needs(needs)
+    batch = validate.activation(x, "x", layout)
+    weights = validate.conv_weights(w, batch.sizes.c, groups, batch.array.dtype)
+    window = _Window.of(weights.shape[2:], stride, padding, dilation)
+    p = _problem(batch.sizes, weights.shape[0], window, groups, layout, batch.array.dtype)
+    gradient = validate.like_output(dy, "dy", layout, batch.array.dtype, p.output, batch.single)
+    dx = dw = db = None
+    if need_dx:
+        dx = batch.back(_data_gradient(p, gradient, weights, None, algorithm))
+    if need_dw:
+        dw, db = _weight_gradient(p, batch.array, gradient, algorithm, need_db)
+    elif need_db:
+        db = _bias_gradient(gradient, p.output, layout)
+    return ConvGradients(dx, dw, db)
+
+
+def _transposed(
+    sizes: Activation, weights: Array, groups: int, window: _Window, output_padding: Any, layout: str, dtype: np.dtype[Any]
+) -> ConvProblem:
+    """Return the convolution whose backward-data is this transposed convolution."""
+    extra = validate.pair(output_padding, "output_padding", 0)
+    validate.output_padding(extra, window.stride, window.dilation)
+    size = tuple(
+        shapes.conv_transpose_output_size(length, k, s, p, e, d)
+        for length, k, s, p, e, d in zip(
+            (sizes.h, sizes.w), window.kernel, window.stride, window.padding, extra, window.dilation, strict=True
+        )
+    )
+    validate.transposed_sizes_positive(size, sizes, window.padding)
+    channels = weights.shape[1] * groups
+    return ConvProblem(sizes.n, channels, *size, sizes.c, *window, groups, (sizes.h, sizes.w), layout, dtype.name)
+
+
+def conv_transpose2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: Any = 0,
+    output_padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    layout: str = "NCHW",
+) -> Array:
+    """Spread each pixel over a window: the gradient of `conv2d` for its input, as an operation of its own.
+
+    Semantics are those of ``torch.nn.functional.conv_transpose2d``. Pixels that no tap reaches hold the bias.
+
+    Parameters
+    ----------
+    x : ndarray, float32 or float64
+        (N, C, H, W) or (N, H, W, C) as `layout` says, or one image without N.
+    w : ndarray of x's dtype
+        (C, F / groups, KH, KW) in every layout.
+    b : ndarray of x's dtype, optional
+        (F,).
+    stride, dilation : int or (int, int)
+        Vertical and horizontal, at least 1.
+    padding : int, (int, int) or ((top, bottom), (left, right))
+        Rows and columns cut off the result.
+    output_padding : int or (int, int)
+        Rows and columns added at the bottom and right; less than the stride or the dilation.
+    groups : int
+        Divides C and F.
+    layout : {"NCHW", "NHWC"}
+        Of `x` and of the result.
+
+    Returns
+    -------
+    ndarray
+        (N, F, OH, OW) or (N, OH, OW, F), OH = (H - 1) * stride - top - bottom + dilation * (KH - 1) +
+        output_padding + 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`, and if nothing is left of the result.
+    """
+    layout = validate.layout(layout)
+    batch = validate.activation(x, "x", layout)
+    weights = validate.conv_transpose_weights(w, batch.sizes.c, groups, batch.array.dtype)
+    f = weights.shape[1] * groups
+    bias = None if b is None else validate.array(b, "b", (f,), batch.array.dtype, "(one for each output channel)")
+    window = _Window.of(weights.shape[2:], stride, padding, dilation, words=False)
+    p = _transposed(batch.sizes, weights, groups, window, output_padding, layout, batch.array.dtype)
+    validate.fits_in_memory((p.n, p.c, p.h, p.w), batch.array.dtype, "y")
+    return batch.back(_data_gradient(p, batch.array, weights, bias, "auto"))
+
+
+def conv_transpose2d_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    *,
+    stride: int | Pair = 1,
+    padding: Any = 0,
+    output_padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    layout: str = "NCHW",
+    needs: tuple[bool, bool, bool] = (True, True, True),
+) -> ConvGradients:
+    """Return the gradients of `conv_transpose2d` for its input, weights and bias.
+
+    Parameters
+    ----------
+    dy : ndarray of x's dtype
+        The gradient of the output, in its shape.
+    x, w, stride, padding, output_padding, dilation, groups, layout
+        As they were given to `conv_transpose2d`.
+    needs : (bool, bool, bool)
+        Which of dx, dw and db to compute.
+
+    Returns
+    -------
+    ConvGradients
+        dx in the shape of x, dw (C, F / groups, KH, KW), db (F,); None where not needed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv_transpose2d`, and if `dy` has not the shape of the output.
+    """
+    layout = validate.layout(layout)
+    need_dx, need_dw, need_db = _needs(needs)
+    batch = validate.activation(x, "x", layout)
+    weights = validate.conv_transpose_weights(w, batch.sizes.c, groups, batch.array.dtype)
+    window = _Window.of(weights.shape[2:], stride, padding, dilation, words=False)
+    p = _transposed(batch.sizes, weights, groups, window, output_padding, layout, batch.array.dtype)
+    sizes = Activation(p.n, p.c, p.h, p.w)
+    gradient = validate.like_output(dy, "dy", layout, batch.array.dtype, sizes, batch.single)
+    dx = dw = db = None
+    if need_dx:
+        y = np.empty(p.output.shape(layout), gradient.dtype)
+        if y.size:
+            _run(geometry.forward_call(p, "auto", get_num_threads(), False), gradient, weights, None, y)
+        dx = batch.back(y)
+    if need_dw:
+        dw, _ = _weight_gradient(p, gradient, batch.array, "auto", False)
+    if need_db:
+        db = _bias_gradient(gradient, sizes, layout)
+    return ConvGradients(dx, dw, db)
+
+
+def plan_conv2d(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    dtype: Any = np.float32,
+    *,
+    stride: int | Pair = 1,
+    padding: Any = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    layout: str = "NCHW",
+    algorithm: str = "auto",
+) -> ConvPlan:
+    """Return what `conv2d` and `conv2d_backward` would run for these shapes, and why; ``print`` it to read it.
+
+    Parameters
+    ----------
+    x_shape : tuple of int
+        The shape of `x`, in `layout`, with or without the batch axis.
+    w_shape : tuple of int
+        (F, C / groups, KH, KW).
+    dtype : float32 or float64
+        Of all arrays.
+    stride, padding, dilation, groups, layout, algorithm
+        As in `conv2d`.
+
+    Returns
+    -------
+    ConvPlan
+        Frozen: `problem`, and a `PassPlan` for `forward`, `backward_data` and `backward_weights`, each with its
+        algorithm, tile, strips, units, threads, bytes of workspace and reason.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv2d`.
+    """
+    layout = validate.layout(layout)
+    validate.choice(algorithm, "algorithm", plan.ALGORITHMS)
+    image, _ = validate.shape4(x_shape, "x_shape", layout)
+    kind = validate.float_dtype(dtype, "dtype")
+    f, kernel = validate.conv_weights_shape(w_shape, "w_shape", image.c, groups, "x_shape")
+    p = _problem(image, f, _Window.of(kernel, stride, padding, dilation), groups, layout, kind)
+    n_threads = get_num_threads()
+    return ConvPlan(
+        p,
+        plan.plan_forward(p, algorithm, n_threads),
+        plan.plan_backward_data(p, algorithm, n_threads),
+        plan.plan_backward_weights(p, algorithm, n_threads),
+    )

@@ -1,0 +1,309 @@
+"""Plans as the numbers that kernels read: a record of sizes and pitches, and tables of offsets in bytes."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .kernels import correlate, pack, weights
+from .kernels.simd import ALIGNMENT, VECTOR_BYTES
+from .kernels.tile import SPARE_BYTES
+from .plan import (
+    BLOCK_BYTES,
+    ConvProblem,
+    Correlation,
+    Phase,
+    WeightGradient,
+    plan_backward_data,
+    plan_backward_weights,
+    plan_forward,
+)
+
+Int64 = NDArray[np.int64]
+
+
+class CorrelateCall(NamedTuple):
+    """What the kernels `pack` and `correlate` need beside the arrays."""
+
+    packing: NDArray[Any]
+    pack_offsets: Int64
+    packed_size: int  # elements
+    geometry: NDArray[Any]
+    tables: Int64
+    scratch: int  # bytes, all threads
+    threads: int
+
+
+class WeightsCall(NamedTuple):
+    """What the kernel `correlate_weights` needs beside the arrays."""
+
+    geometry: NDArray[Any]
+    tables: Int64
+    sums: int  # bytes
+    scratch: int  # bytes, all threads
+    threads: int
+
+
+def _record(dtype: np.dtype[Any], values: dict[str, int]) -> NDArray[Any]:
+    record = np.zeros(1, dtype)
+    for name in dtype.names or ():
+        record[name] = values[name]
+    return record
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+class _Scratch:
+    """Lays out a thread's scratch, region after region."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def add(self, size: int) -> int:
+        start = self.size
+        self.size += _aligned(size)
+        return start
+
+
+class _Tables:
+    """Collects tables of int64 into one array; each is known by where it starts."""
+
+    def __init__(self, reserved: int) -> None:
+        self._parts: list[Int64] = [np.zeros(reserved, np.int64)]
+        self._size = reserved
+
+    def add(self, values: Any) -> int:
+        start = self._size
+        self._parts.append(np.ascontiguousarray(values, dtype=np.int64).ravel())
+        self._size += self._parts[-1].size
+        return start
+
+    def array(self) -> Int64:
+        return np.concatenate(self._parts)
+
+
+def _taps(each: Correlation, phase: Phase) -> list[tuple[int, int]]:
+    """Return a phase's taps as (row, column), those of a kernel row merged to their first."""
+    taps = [(row, col) for row, col, _ in phase.taps]
+    if not each.merged:
+        return taps
+    return [tap for index, tap in enumerate(taps) if index == 0 or taps[index - 1][0] != tap[0]]
+
+
+def _pixel_offsets(images: int, rows: int, cols: int, image_pitch: int, row_pitch: int, pixel_pitch: int) -> Int64:
+    """Return the offset of each (image, row, column), in that order."""
+    image, row, col = np.ogrid[:images, :rows, :cols]
+    return np.asarray(image * image_pitch + row * row_pitch + col * pixel_pitch, np.int64).ravel()
+
+
+def _packing(each: Correlation, p: ConvProblem, swapped: bool) -> tuple[NDArray[Any], Int64, list[int], int]:
+    """Return (record, offsets, bytes of each phase's start in a panel, bytes of a panel)."""
+    panels, vectors, _ = each.panels
+    depth = each.source.c // each.groups  # k of one tap
+    area = p.kernel[0] * p.kernel[1]
+    row_bytes = vectors * VECTOR_BYTES
+    starts, position, total = [], np.zeros(area, np.int64), 0
+    for phase in each.phases:
+        starts.append(total * depth * row_bytes)
+        for _, _, index in phase.taps:
+            position[index] = total
+            total += 1
+    if swapped:
+        offsets = position * depth * row_bytes
+    else:
+        offsets = ((position[np.newaxis, :] * depth + np.arange(depth)[:, np.newaxis]) * row_bytes).ravel()
+    panel_bytes = total * depth * row_bytes
+    record = _record(
+        pack.PACKING,
+        {
+            "swapped": int(swapped),
+            "groups": p.groups,
+            "group_f": p.f // p.groups,
+            "group_c": p.c // p.groups,
+            "area": area,
+            "panels": panels,
+            "lanes": vectors * each.lanes,
+            "panel_bytes": panel_bytes,
+        },
+    )
+    return record, np.ascontiguousarray(offsets), starts, panel_bytes
+
+
+def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Any, relu: bool) -> CorrelateCall:
+    size = each.itemsize
+    source, target = each.source, each.target
+    panels, vectors, last = each.panels
+    unfold = plan.algorithm == "im2col"
+    packing, pack_offsets, weight_starts, panel_bytes = _packing(each, p, swapped)
+    pixel_pitch = source.c * size
+    if each.source_in_place:
+        row_pitch, image_pitch = source.w * pixel_pitch, source.h * source.w * pixel_pitch
+    else:
+        row_pitch, image_pitch = each.cols * pixel_pitch, each.strip_rows(plan.rows) * each.cols * pixel_pitch
+    target_pitch = vectors * VECTOR_BYTES
+    target_pixel = target.c * size if each.target_in_place else target_pitch
+    target_lines = target.h if each.target_in_place or plan.images > 1 else min(plan.rows * each.out_stride[0], target.h)
+    top, _, left, _ = each.bounds
+    depth = source.c // each.groups
+
+    tables = _Tables(len(each.phases) * correlate.PHASE_COLUMNS)
+    phase_rows = np.zeros((len(each.phases), correlate.PHASE_COLUMNS), np.int64)
+    unfolded = 0
+    for entry, phase, weight_start in zip(phase_rows, each.phases, weight_starts, strict=True):
+        rows = min(plan.rows, phase.rows)
+        taps = _taps(each, phase)
+        k = depth * (len(phase.taps) // len(taps) if taps else 1)
+        pixels = plan.images * rows * phase.cols
+        wide = k * len(taps) * size
+        corner = (phase.offset[0] * target.w + phase.offset[1]) * target_pixel
+        entry[correlate.P_ROWS], entry[correlate.P_COLS] = phase.rows, phase.cols
+        entry[correlate.P_TAPS], entry[correlate.P_K] = len(taps), k
+        entry[correlate.P_WEIGHTS], entry[correlate.P_UNFOLDED] = weight_start, unfolded
+        entry[correlate.P_TAP_TABLE] = tables.add(
+            [(row - top) * row_pitch + (col - left) * pixel_pitch for row, col in taps]
+        )
+        entry[correlate.P_A_TABLE] = tables.add(
+            _pixel_offsets(
+                plan.images, rows, phase.cols, image_pitch, each.in_stride[0] * row_pitch,
+                each.in_stride[1] * pixel_pitch,
+            )
+        )  # fmt: skip
+        entry[correlate.P_C_TABLE] = tables.add(
+            corner
+            + _pixel_offsets(
+                plan.images, rows, phase.cols, target_lines * target.w * target_pixel,
+                each.out_stride[0] * target.w * target_pixel, each.out_stride[1] * target_pixel,
+            )
+        )  # fmt: skip
+        if unfold:
+            entry[correlate.P_WIDE_TABLE] = tables.add(np.arange(max(pixels, 1)) * wide)
+            unfolded += _aligned(pixels * wide)
+
+    scratch = _Scratch()
+    scratch.add(0 if each.source_in_place else plan.images * image_pitch)
+    unfolded_at = scratch.add(unfolded)
+    target_at = scratch.add(each.target_bytes(plan.images, plan.rows))
+    table_at = scratch.add(VECTOR_BYTES // size * 8)
+    spare_at = scratch.add(SPARE_BYTES)
+    geometry = _record(
+        correlate.GEOMETRY,
+        {
+            "n": source.n, "c": source.c, "h": source.h, "w": source.w,
+            "oh": target.h, "ow": target.w, "f": target.c,
+            # One channel, or one pixel, is the same in both layouts, and copied faster as NHWC.
+            "source_first": int(each.layout == "NCHW" and source.c > 1),
+            "target_first": int(each.layout == "NCHW" and target.c > 1),
+            "groups": each.groups, "group_c": depth, "group_f": target.c // each.groups,
+            "source_in_place": int(each.source_in_place), "target_in_place": int(each.target_in_place),
+            "images": plan.images, "rows": plan.rows, "row_strips": -(-each.rows // plan.rows),
+            "max_rows": each.rows, "parts": plan.parts,
+            "in_stride_h": each.in_stride[0], "out_stride_h": each.out_stride[0], "phases": len(each.phases),
+            "origin_h": top, "origin_w": left, "source_span": each.span, "source_cols": each.cols,
+            "image_pitch": image_pitch, "row_pitch": row_pitch, "pixel_pitch": pixel_pitch,
+            "target_pitch": target_pitch,
+            "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
+            "k_block": max(1, BLOCK_BYTES // (vectors * VECTOR_BYTES)) if panel_bytes > BLOCK_BYTES * 4 // 3
+            else max(1, panel_bytes),
+            "panel_bytes": panel_bytes, "relu": int(relu), "unfold": int(unfold),
+            "unfolded_at": unfolded_at, "target_at": target_at, "table_at": table_at, "spare_at": spare_at,
+            "scratch": scratch.size,
+        },
+    )  # fmt: skip
+    phase_table = tables.array()
+    phase_table[: phase_rows.size] = phase_rows.ravel()
+    packed = (1 + panels * each.groups) * vectors * each.lanes + panels * each.groups * panel_bytes // size
+    return CorrelateCall(
+        packing, pack_offsets, packed, geometry, phase_table, plan.threads * scratch.size, plan.threads
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> CorrelateCall:
+    """Return the numbers of the forward pass."""
+    return _correlate_call(Correlation.forward(p), p, False, plan_forward(p, algorithm, n_threads), relu)
+
+
+@functools.lru_cache(maxsize=256)
+def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> CorrelateCall:
+    """Return the numbers of backward-data."""
+    return _correlate_call(
+        Correlation.backward_data(p), p, True, plan_backward_data(p, algorithm, n_threads), False
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: bool) -> WeightsCall:
+    """Return the numbers of backward-weights."""
+    each = WeightGradient(p)
+    plan = plan_backward_weights(p, algorithm, n_threads)
+    size = p.itemsize
+    out = p.output
+    panels, vectors, last = each.panels
+    unfold = plan.algorithm == "im2col"
+    pixel_pitch = p.c * size
+    strip_rows = (plan.rows - 1) * p.stride[0] + each.span
+    if each.x_in_place:
+        row_pitch, image_pitch = p.w * pixel_pitch, p.h * p.w * pixel_pitch
+    else:
+        row_pitch, image_pitch = each.cols * pixel_pitch, strip_rows * each.cols * pixel_pitch
+    column_step = p.stride[1] * pixel_pitch
+    line_step = p.stride[0] * row_pitch
+    depth = p.c // p.groups
+    b_step = p.f * size if each.dy_in_place else vectors * VECTOR_BYTES
+    whole_rows = line_step == out.w * column_step
+    flat = whole_rows and (plan.images == 1 or image_pitch == plan.rows * line_step)
+    merged = p.groups == 1 and (p.dilation[1] == 1 or p.kernel[1] == 1)
+    taps = [
+        i * p.dilation[0] * row_pitch + j * p.dilation[1] * pixel_pitch
+        for i in range(p.kernel[0])
+        for j in range(p.kernel[1])
+    ]
+    wide = each.tile_rows * size
+
+    tables = _Tables(0)
+    a_table = tables.add(np.add.outer(taps, np.arange(depth) * size))
+    line_table = tables.add(_pixel_offsets(plan.images, plan.rows, 1, image_pitch, line_step, 0))
+    c_table = tables.add(np.arange(each.tile_rows) * vectors * VECTOR_BYTES)
+    wide_table = tables.add(np.arange(each.tile_rows) * size)
+    tap_table = tables.add(taps[:: p.kernel[1]] if merged else taps)
+
+    pixels = plan.images * plan.rows * out.w
+    scratch = _Scratch()
+    scratch.add(0 if each.x_in_place else plan.images * image_pitch)
+    unfolded_at = scratch.add(pixels * wide if unfold else 0)
+    dy_at = scratch.add(0 if each.dy_in_place else each.dy_bytes(plan.images, plan.rows))
+    zeros_at = scratch.add(vectors * VECTOR_BYTES)
+    table_at = scratch.add(VECTOR_BYTES // size * 8)
+    spare_at = scratch.add(SPARE_BYTES)
+    geometry = _record(
+        weights.GEOMETRY,
+        {
+            "n": p.n, "c": p.c, "h": p.h, "w": p.w, "oh": out.h, "ow": out.w, "f": p.f,
+            "x_first": int(p.layout == "NCHW" and p.c > 1), "dy_first": int(p.layout == "NCHW" and p.f > 1),
+            "groups": p.groups, "group_c": depth, "group_f": p.f // p.groups, "area": p.kernel[0] * p.kernel[1],
+            "x_in_place": int(each.x_in_place), "dy_in_place": int(each.dy_in_place),
+            "images": plan.images, "rows": plan.rows, "row_strips": -(-out.h // plan.rows),
+            "chunks": plan.chunks, "parts": plan.parts,
+            "stride_h": p.stride[0], "origin_h": -p.padding[0][0], "origin_w": -p.padding[1][0],
+            "span": each.span, "x_cols": each.cols,
+            "image_pitch": image_pitch, "row_pitch": row_pitch, "pixel_pitch": pixel_pitch,
+            "column_step": column_step, "a_step": wide if unfold else column_step, "b_step": b_step,
+            "flat": int(flat), "unfold": int(unfold),
+            "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
+            "tile_rows": each.tile_rows,
+            "a_table": a_table, "line_table": line_table, "c_table": c_table, "wide_table": wide_table,
+            "tap_table": tap_table, "taps": p.kernel[0] if merged else len(taps),
+            "k": depth * p.kernel[1] if merged else depth,
+            "unfolded_at": unfolded_at, "dy_at": dy_at, "zeros_at": zeros_at, "table_at": table_at,
+            "spare_at": spare_at, "scratch": scratch.size,
+            "sums_bytes": each.sums_bytes, "bias_bytes": each.bias_bytes, "bias": int(bias),
+        },
+    )  # fmt: skip
+    sums = plan.chunks * each.sums_bytes
+    return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, plan.threads)
+

@@ -1,0 +1,190 @@
+"""Forward and backward-data, direct and by im2col: sums of taps over strips of an image.
+
+Target pixel out_stride * i + phase is the sum over the phase's taps of source pixel in_stride * i + tap times the
+tap's weights. Forward has one phase, out_stride 1 and the convolution's stride as in_stride. Backward-data, the
+transposed convolution, has in_stride 1 and one dense phase for each residue of the stride.
+
+A strip is some rows of one image or some whole images. Its source pixels lie in NHWC with their padding, in scratch
+or, where nothing has to be moved, in the caller's array. For im2col the taps of each target pixel are then unfolded
+to one row, and the tile sees a single tap. The scratch of a strip is meant to stay in L2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from .jit import kernel, step
+from .layout import gather_rows, scatter_rows
+from .simd import copy_bytes, load, store
+from .tile import ADD, RELU, sweep
+
+FIELDS = (
+    # the arrays; `source_first`, `target_first`: 1 for (n, channels, h, w)
+    "n", "c", "h", "w", "oh", "ow", "f", "source_first", "target_first", "groups", "group_c", "group_f",
+    # 1 where the tile reads or writes the caller's array itself
+    "source_in_place", "target_in_place",
+    # a strip: `images` whole ones, or `rows` rows of each phase, `row_strips` to an image; `max_rows`: of a phase
+    "images", "rows", "row_strips", "max_rows",
+    # ranges of panels that are units of their own
+    "parts",
+    "in_stride_h", "out_stride_h", "phases",
+    # source pixel of the first tap of target pixel 0; source rows of one target row; columns of a strip
+    "origin_h", "origin_w", "source_span", "source_cols",
+    # of source pixels and of a panel's target pixels, in bytes
+    "image_pitch", "row_pitch", "pixel_pitch", "target_pitch",
+    # panels of F for each group, vectors in each and in the last, lanes of a panel
+    "panels", "vectors", "last_vectors", "lanes",
+    # the most elements of k in one call of the tile: a part of a tap, or some whole taps
+    "k_block",
+    # bytes of a panel of packed weights
+    "panel_bytes",
+    "relu", "unfold",
+    # byte offsets in a thread's scratch, and its size
+    "unfolded_at", "target_at", "table_at", "spare_at", "scratch",
+)  # fmt: skip
+GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
+
+# Columns of the phase table, with which `tables` begins. The entries `*_TABLE` are indices into `tables`.
+# P_K: elements of a tap, which are contiguous in A; P_WEIGHTS, P_UNFOLDED: bytes into the panel, into the rows.
+P_ROWS, P_COLS, P_TAPS, P_K, P_WEIGHTS, P_UNFOLDED, P_TAP_TABLE, P_A_TABLE, P_C_TABLE, P_WIDE_TABLE = range(10)
+PHASE_COLUMNS = 10
+
+
+@step
+def _gather(source, g, image, images, first, rows, strip, table):
+    """Fill `strip` with the source pixels, padding included, of phase rows `first`... of `images` images."""
+    image_bytes = g.c * g.h * g.w * source.itemsize
+    for i in range(images):
+        gather_rows(
+            source.ctypes.data + (image + i) * image_bytes, g.source_first != 0, g.h, g.w, g.c, 0, g.c,
+            first * g.in_stride_h + g.origin_h, (rows - 1) * g.in_stride_h + g.source_span,
+            g.origin_w, g.source_cols, strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, source,
+        )  # fmt: skip
+
+
+@step
+def _unfold(strip, rows, a_rows, n_taps, taps, tap_bytes, target):
+    """Copy the taps of each row one after another; `a_rows` and `taps` are tables of offsets."""
+    for m in range(rows):
+        for t in range(n_taps):
+            copy_bytes(target, strip + a_rows[m] + taps[t], tap_bytes)
+            target += tap_bytes
+
+
+@step
+def _fill(start, rows, c, c_rows, channels, relu, like):
+    """Store the bias in target pixels that no tap reaches."""
+    for channel in range(channels):
+        value = load(start + channel * like.itemsize, like)
+        if relu and value < 0:
+            value = like.dtype.type(0)
+        for m in range(rows):
+            store(c + c_rows[m] + channel * like.itemsize, value, like)
+
+
+@step
+def _multiply(g, vectors, rows, n_taps, taps, k, a, a_rows, panel, c, c_rows, bias, zeros, spare, like):
+    """Multiply `rows` rows by one panel, in blocks of k for which the panel's rows stay in cache."""
+    b_step = g.lanes * like.itemsize
+    k_block = min(g.k_block, k)
+    tap_block = g.k_block // k_block if k_block == k else 1
+    for tap in range(0, n_taps, tap_block):
+        count = min(tap_block, n_taps - tap)
+        for first in range(0, k, k_block):
+            mode, start = ADD, zeros
+            if tap == 0 and first == 0:
+                mode, start = 0, bias
+            if g.relu and tap + count == n_taps and first + k_block >= k:
+                mode |= RELU
+            sweep(
+                vectors, rows, count, taps + 8 * tap, min(k_block, k - first), a + first * like.itemsize, a_rows,
+                like.itemsize, panel + (tap * k + first) * b_step, b_step, c, c_rows, start, mode, spare, like,
+            )  # fmt: skip
+
+
+@step
+def _strip(source, packed, target, g, tables, scratch, unit):
+    """Compute one unit: a strip of target pixels for one range of panels."""
+    size = source.itemsize
+    phase_table = tables[: g.phases * PHASE_COLUMNS].reshape((g.phases, PHASE_COLUMNS))
+    strips = (g.n + g.images - 1) // g.images * g.row_strips
+    part, strip_index = unit // strips, unit % strips
+    image = strip_index // g.row_strips * g.images
+    images = min(g.images, g.n - image)
+    first = strip_index % g.row_strips * g.rows
+    rows = min(g.rows, g.max_rows - first)
+
+    if g.source_in_place:
+        corner = (first * g.in_stride_h + g.origin_h) * g.row_pitch + g.origin_w * g.pixel_pitch
+        strip = source.ctypes.data + image * g.image_pitch + corner
+    else:
+        strip = scratch
+        _gather(source, g, image, images, first, rows, strip, scratch + g.table_at)
+
+    first_target = first * g.out_stride_h
+    target_rows = min(rows * g.out_stride_h, g.oh - first_target)
+    pixel_bytes = size if g.target_first else g.f * size
+    corner = target.ctypes.data + image * g.f * g.oh * g.ow * size + first_target * g.ow * pixel_bytes
+    zeros = packed.ctypes.data
+    panel_count = g.groups * g.panels
+    biases = zeros + g.lanes * size
+    weights = biases + panel_count * g.lanes * size
+    unfolded_group = -1
+    for index in range(part * panel_count // g.parts, (part + 1) * panel_count // g.parts):
+        group, panel = index // g.panels, index % g.panels
+        last = panel == g.panels - 1
+        vectors = g.last_vectors if last else g.vectors
+        channels = g.group_f - panel * g.lanes if last else g.lanes
+        channel = group * g.group_f + panel * g.lanes
+        bias = biases + index * g.lanes * size
+        a = strip + group * g.group_c * size
+        c = corner + channel * size if g.target_in_place else scratch + g.target_at
+        for phase in range(g.phases):
+            entry = phase_table[phase]
+            pixels = images * (min(rows, entry[P_ROWS] - first)) * entry[P_COLS]
+            if pixels <= 0:
+                continue
+            taps, a_rows, c_rows = tables[entry[P_TAP_TABLE] :], tables[entry[P_A_TABLE] :], tables[entry[P_C_TABLE] :]
+            n_taps, k = entry[P_TAPS], entry[P_K]
+            if n_taps == 0:
+                _fill(bias, pixels, c, c_rows, channels, g.relu != 0, source)
+                continue
+            here = a
+            if g.unfold:
+                here = scratch + g.unfolded_at + entry[P_UNFOLDED]
+                if unfolded_group != group:
+                    _unfold(a, pixels, a_rows, n_taps, taps, k * size, here)
+                taps, a_rows = tables[entry[P_WIDE_TABLE] :], tables[entry[P_WIDE_TABLE] :]
+                n_taps, k = 1, n_taps * k
+            _multiply(
+                g, vectors, pixels, n_taps, taps.ctypes.data, k, here, a_rows.ctypes.data,
+                weights + index * g.panel_bytes + entry[P_WEIGHTS], c, c_rows.ctypes.data, bias, zeros,
+                scratch + g.spare_at, source,
+            )  # fmt: skip
+        unfolded_group = group
+        if not g.target_in_place:
+            for i in range(images):
+                scatter_rows(
+                    c + i * target_rows * g.ow * g.target_pitch, g.target_pitch, channels, g.target_first != 0,
+                    g.oh * g.ow * size, g.f, channel, corner + i * g.f * g.oh * g.ow * size, target_rows * g.ow, source,
+                )  # fmt: skip
+
+
+@step
+def _share(source, packed, target, geometry, tables, scratch, thread, threads):
+    g = geometry[0]
+    units = (g.n + g.images - 1) // g.images * g.row_strips * g.parts
+    own = scratch.ctypes.data + thread * g.scratch
+    for unit in range(thread * units // threads, (thread + 1) * units // threads):
+        _strip(source, packed, target, g, tables, own, unit)
+
+
+@kernel(parallel=True)
+def correlate(source, packed, target, geometry, tables, scratch, threads):
+    """Overwrite `target` (n, f, oh, ow) or (n, oh, ow, f) with the sum of taps of `source`.
+
+    `packed` is what `pack` made; `scratch` holds `threads` times the geometry's scratch bytes.
+    """
+    for thread in prange(threads):
+        _share(source, packed, target, geometry, tables, scratch, np.int64(thread), threads)

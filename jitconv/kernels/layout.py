@@ -1,0 +1,146 @@
+"""Moving activations between the caller's layout and the NHWC blocks that the tile reads and writes.
+
+`source` and `target` are addresses; pitches and offsets are in bytes. NCHW is transposed in registers a block at a
+time, by the thread that uses the block: never as a pass over memory of its own.
+"""
+
+from __future__ import annotations
+
+from .jit import step
+from .simd import (
+    VECTOR_BYTES,
+    copy_bytes,
+    load,
+    load_i64,
+    store,
+    store_i64,
+    transpose_block,
+    transpose_scatter,
+    zero_bytes,
+)
+
+
+@step
+def gather_rows(source, channels_first, h, w, c, c0, count, row0, rows, col0, cols, target, row_pitch, pixel_pitch, table, like):
+    """Copy a window of one image, (h, w, c) or (c, h, w) at `source`, to pixels of `count` channels from `c0`.
+
+    The window is `rows` x `cols` from (row0, col0) and may reach outside the image, where it holds zeros. `table`
+    is scratch of one int64 for each lane of a vector.
+    """
+    top, bottom = max(row0, 0), min(row0 + rows, h)
+    left, right = max(col0, 0), min(col0 + cols, w)
+    if bottom - top < rows or right - left < cols:
+        for row in range(rows):
+            zero_bytes(target + row * row_pitch, cols * pixel_pitch)
+    if bottom <= top or right <= left:
+        return
+    if channels_first:
+        _gather_planes(source, h, w, c0, count, top, bottom, left, right, row0, col0, target, row_pitch, pixel_pitch, table, like)
+        return
+    size = like.itemsize
+    for row in range(top, bottom):
+        line = source + ((row * w + left) * c + c0) * size
+        to = target + (row - row0) * row_pitch + (left - col0) * pixel_pitch
+        if count == c and pixel_pitch == c * size:
+            copy_bytes(to, line, (right - left) * pixel_pitch)
+        else:
+            for pixel in range(right - left):
+                copy_bytes(to + pixel * pixel_pitch, line + pixel * c * size, count * size)
+
+
+@step
+def _gather_planes(source, h, w, c0, count, top, bottom, left, right, row0, col0, target, row_pitch, pixel_pitch, table, like):
+    """The (c, h, w) case of `gather_rows`: squares of pixels x channels, the last ones overlapping those before."""
+    size = like.itemsize
+    lanes = VECTOR_BYTES // size
+    plane = h * w * size
+    planes = source + c0 * plane
+    if count < lanes:
+        for row in range(top, bottom):
+            to = target + (row - row0) * row_pitch - col0 * pixel_pitch
+            for channel in range(count):
+                line = planes + channel * plane + row * w * size
+                for pixel in range(left, right):
+                    store(to + pixel * pixel_pitch + channel * size, load(line + pixel * size, like), like)
+        return
+    width = right - left
+    run = (bottom - top) * width  # pixels in one run when the window takes whole rows, else row by row
+    segments = 1
+    if width < w:
+        run, segments = width, bottom - top
+    for segment in range(segments):
+        first_row = top + segment
+        begin = planes + (first_row * w + left) * size
+        to = target + (first_row - row0) * row_pitch + (left - col0) * pixel_pitch
+        done = 0
+        while done < run:
+            first = done
+            if first + lanes > run:
+                first = run - lanes
+            if first < 0:
+                for pixel in range(run):
+                    offset = pixel // width * row_pitch + pixel % width * pixel_pitch
+                    for channel in range(count):
+                        store(to + offset + channel * size, load(begin + channel * plane + pixel * size, like), like)
+                break
+            row, column = first // width, first % width
+            for i in range(lanes):
+                store_i64(table + 8 * i, row * row_pitch + column * pixel_pitch)
+                column += 1
+                if column == width:
+                    row, column = row + 1, 0
+            for channel in range(0, count, lanes):
+                channel = min(channel, count - lanes)
+                transpose_scatter(begin + channel * plane + first * size, plane, to + channel * size, table, like)
+            done = first + lanes
+
+
+@step
+def scatter_rows(source, pixel_pitch, count, channels_first, plane, c, c0, target, pixels, like):
+    """Copy `pixels` pixels of `count` channels, contiguous rows of an image, to channels `c0`... of `target`.
+
+    `target` is the address of the run's first pixel in (h, w, c), or in the first plane of (c, h, w) planes that
+    lie `plane` bytes apart.
+    """
+    size = like.itemsize
+    lanes = VECTOR_BYTES // size
+    if not channels_first:
+        to = target + c0 * size
+        for pixel in range(pixels):
+            copy_bytes(to + pixel * c * size, source + pixel * pixel_pitch, count * size)
+        return
+    to = target + c0 * plane
+    if count < lanes or pixels < lanes:
+        for channel in range(count):
+            for pixel in range(pixels):
+                value = load(source + pixel * pixel_pitch + channel * size, like)
+                store(to + channel * plane + pixel * size, value, like)
+        return
+    for pixel in range(0, pixels, lanes):
+        pixel = min(pixel, pixels - lanes)
+        for channel in range(0, count, lanes):
+            channel = min(channel, count - lanes)
+            transpose_block(
+                source + pixel * pixel_pitch + channel * size,
+                pixel_pitch,
+                to + channel * plane + pixel * size,
+                plane,
+                like,
+            )
+
+
+@step
+def transpose_rows(source, pitch, rows, columns, target, offsets, like):
+    """Copy a matrix (rows, columns) at `pitch` to target[offsets[column] + row * itemsize], a table of int64."""
+    size = like.itemsize
+    lanes = VECTOR_BYTES // size
+    whole_rows = rows // lanes * lanes if columns >= lanes else 0
+    for row in range(0, whole_rows, lanes):
+        for column in range(0, columns, lanes):
+            column = min(column, columns - lanes)
+            begin = source + row * pitch + column * size
+            transpose_scatter(begin, pitch, target + row * size, offsets + 8 * column, like)
+    for row in range(whole_rows, rows):
+        for column in range(columns):
+            value = load(source + row * pitch + column * size, like)
+            store(target + load_i64(offsets + 8 * column) + row * size, value, like)

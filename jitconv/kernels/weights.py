@@ -1,0 +1,186 @@
+"""Backward-weights, direct and by im2col: products of x's channels with dy's pixels, summed over strips.
+
+The rows of the tile are all (tap, channel) of x, its lanes the channels of dy, and k runs along output columns;
+output rows are the tile's taps. Work is split twice: `chunks` of pixels with sums of their own, whose number
+depends on the shapes alone and so fixes the order of summation, and `parts` of the tile's rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from .jit import kernel, step
+from .layout import gather_rows
+from .simd import VECTOR_BYTES, add_rows, copy_bytes, load, store, zero_bytes
+from .tile import ADD, TILE_ROWS, sweep
+
+FIELDS = (
+    # the arrays; `*_first`: 1 for (n, channels, h, w); `area`: KH * KW
+    "n", "c", "h", "w", "oh", "ow", "f", "x_first", "dy_first", "groups", "group_c", "group_f", "area",
+    # 1 where the tile reads the caller's array itself
+    "x_in_place", "dy_in_place",
+    # a strip: `images` whole ones, or `rows` output rows, `row_strips` to an image
+    "images", "rows", "row_strips", "chunks", "parts",
+    # input pixel of the first tap of output pixel 0; input rows of one output row; columns of a strip
+    "stride_h", "origin_h", "origin_w", "span", "x_cols",
+    # bytes: of x, between the inputs of two output columns, between two k of A and of B
+    "image_pitch", "row_pitch", "pixel_pitch", "column_step", "a_step", "b_step",
+    # 1: the pixels of a strip are one run; 1: im2col
+    "flat", "unfold",
+    # panels of F for each group, vectors in each and in the last, lanes of a panel; rows of one group
+    "panels", "vectors", "last_vectors", "lanes", "tile_rows",
+    # indices into `tables`: the tile's rows, output rows, rows of C; im2col's rows; taps, their number and elements
+    "a_table", "line_table", "c_table", "wide_table", "tap_table", "taps", "k",
+    # byte offsets in a thread's scratch, and its size; bytes of one chunk's sums, and of those of db in them
+    "unfolded_at", "dy_at", "zeros_at", "table_at", "spare_at", "scratch", "sums_bytes", "bias_bytes",
+    "bias",
+)  # fmt: skip
+GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
+
+
+@step
+def _gather_x(x, g, image, images, first, rows, strip, table):
+    for i in range(images):
+        gather_rows(
+            x.ctypes.data + (image + i) * g.c * g.h * g.w * x.itemsize, g.x_first != 0, g.h, g.w, g.c, 0, g.c,
+            first * g.stride_h + g.origin_h, (rows - 1) * g.stride_h + g.span, g.origin_w, g.x_cols,
+            strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, x,
+        )  # fmt: skip
+
+
+@step
+def _gather_dy(dy, g, image, images, first, rows, channel, count, panel, table):
+    """Fill a panel [pixel][lane] with `count` channels of dy; the lanes past them are zero."""
+    if count < g.lanes:
+        zero_bytes(panel, images * rows * g.ow * g.b_step)
+    for i in range(images):
+        gather_rows(
+            dy.ctypes.data + (image + i) * g.f * g.oh * g.ow * dy.itemsize, g.dy_first != 0, g.oh, g.ow, g.f, channel,
+            count, first, rows, 0, g.ow, panel + i * rows * g.ow * g.b_step, g.ow * g.b_step, g.b_step, table, dy,
+        )  # fmt: skip
+
+
+@step
+def _unfold(strip, g, lines, tables, target, size):
+    """Copy the taps of each output pixel one after another; output rows lie at the offsets of the line table."""
+    for line in range(lines):
+        for column in range(g.ow):
+            source = strip + tables[g.line_table + line] + column * g.column_step
+            for t in range(g.taps):
+                copy_bytes(target, source + tables[g.tap_table + t], g.k * size)
+                target += g.k * size
+
+
+@step
+def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, part):
+    """Add one strip to the sums of its chunk: the rows of the tile that belong to `part`."""
+    size = x.itemsize
+    image = index // g.row_strips * g.images
+    images = min(g.images, g.n - image)
+    first = index % g.row_strips * g.rows
+    rows = min(g.rows, g.oh - first)
+    pixels = images * rows * g.ow
+    if g.x_in_place:
+        corner = (first * g.stride_h + g.origin_h) * g.row_pitch + g.origin_w * g.pixel_pitch
+        strip = x.ctypes.data + image * g.image_pitch + corner
+    else:
+        strip = scratch
+        _gather_x(x, g, image, images, first, rows, strip, scratch + g.table_at)
+    address = tables.ctypes.data
+    lines, a_rows = address + 8 * g.line_table, address + 8 * (g.wide_table if g.unfold else g.a_table)
+    n_lines, k = images * rows, g.ow
+    if g.flat or g.unfold:
+        n_lines, k = 1, pixels
+    tiles = (g.tile_rows + TILE_ROWS[g.vectors - 1] - 1) // TILE_ROWS[g.vectors - 1]
+    begin = part * tiles // g.parts * TILE_ROWS[g.vectors - 1]
+    end = min((part + 1) * tiles // g.parts * TILE_ROWS[g.vectors - 1], g.tile_rows)
+    for group in range(g.groups):
+        a = strip + group * g.group_c * size
+        if g.unfold:
+            _unfold(a, g, images * rows, tables, scratch + g.unfolded_at, size)
+            a = scratch + g.unfolded_at
+            lines = a_rows  # its first entry: offset 0
+        for panel in range(g.panels):
+            last = panel == g.panels - 1
+            count = g.group_f - panel * g.lanes if last else g.lanes
+            channel = group * g.group_f + panel * g.lanes
+            vectors = g.last_vectors if last else g.vectors
+            if g.dy_in_place:
+                b = dy.ctypes.data + ((image * g.oh + first) * g.ow * g.f + channel) * size
+            else:
+                b = scratch + g.dy_at
+                _gather_dy(dy, g, image, images, first, rows, channel, count, b, scratch + g.table_at)
+            at_panel = group * g.panels + panel
+            if g.bias and part == 0:
+                for j in range(vectors):
+                    add_rows(
+                        b + j * VECTOR_BYTES, g.b_step, pixels,
+                        bias_sums + at_panel * g.lanes * size + j * VECTOR_BYTES, x,
+                    )  # fmt: skip
+            sweep(
+                vectors, end - begin, n_lines, lines, k, a, a_rows + 8 * begin, g.a_step, b, g.b_step,
+                sums + at_panel * g.tile_rows * g.lanes * size, address + 8 * (g.c_table + begin),
+                scratch + g.zeros_at, 0 if start else ADD, scratch + g.spare_at, x,
+            )  # fmt: skip
+
+
+@step
+def _share(x, dy, geometry, tables, sums, scratch, thread, threads):
+    g = geometry[0]
+    strips = (g.n + g.images - 1) // g.images * g.row_strips
+    units = g.chunks * g.parts
+    own = scratch.ctypes.data + thread * g.scratch
+    zero_bytes(own + g.zeros_at, g.lanes * x.itemsize)
+    for unit in range(thread * units // threads, (thread + 1) * units // threads):
+        chunk, part = unit // g.parts, unit % g.parts
+        base = sums.ctypes.data + chunk * g.sums_bytes
+        biases = base + g.sums_bytes - g.bias_bytes
+        if part == 0:
+            zero_bytes(biases, g.bias_bytes)
+        begin, end = chunk * strips // g.chunks, (chunk + 1) * strips // g.chunks
+        for index in range(begin, end):
+            _strip(x, dy, g, tables, base, biases, own, index, index == begin, part)
+
+
+@step
+def _reduce(geometry, sums, dw, db, thread, threads):
+    """Add the chunks of a share of the input channels, in order, and put each sum in its place in dw and db."""
+    g = geometry[0]
+    size = dw.itemsize
+    to, biases = dw.ctypes.data, sums.ctypes.data + g.sums_bytes - g.bias_bytes
+    row = g.group_c * g.area * size
+    for index in range(g.groups * g.panels):
+        group, panel = index // g.panels, index % g.panels
+        channel = group * g.group_f + panel * g.lanes
+        count = min(g.lanes, g.group_f - panel * g.lanes)
+        source = sums.ctypes.data + index * g.tile_rows * g.lanes * size
+        # Sixteen lanes at a time: rows of dw often lie a multiple of 2 KB apart, where more would share cache sets.
+        for first in range(0, count, 16):
+            for c in range(thread * g.group_c // threads, (thread + 1) * g.group_c // threads):
+                for tap in range(g.area):
+                    line = source + (tap * g.group_c + c) * g.lanes * size
+                    place = to + channel * row + (c * g.area + tap) * size
+                    for lane in range(first, min(first + 16, count)):
+                        total = load(line + lane * size, dw)
+                        for chunk in range(1, g.chunks):
+                            total += load(line + chunk * g.sums_bytes + lane * size, dw)
+                        store(place + lane * row, total, dw)
+        if g.bias and index % threads == thread:
+            for lane in range(count):
+                total = load(biases + (index * g.lanes + lane) * size, dw)
+                for chunk in range(1, g.chunks):
+                    total += load(biases + chunk * g.sums_bytes + (index * g.lanes + lane) * size, dw)
+                store(db.ctypes.data + (channel + lane) * size, total, dw)
+
+
+@kernel(parallel=True)
+def correlate_weights(x, dy, geometry, tables, sums, scratch, dw, db, threads):
+    """Overwrite `dw` (F, C/groups, KH, KW) and, where the geometry says so, `db` (F,).
+
+    `sums` is scratch for each chunk: panels [group][panel][tap, channel][lane] of dw, then those of db.
+    """
+    for thread in prange(threads):
+        _share(x, dy, geometry, tables, sums, scratch, np.int64(thread), threads)
+    for thread in prange(threads):
+        _reduce(geometry, sums, dw, db, np.int64(thread), threads)
