@@ -144,7 +144,7 @@ def conv2d(
         if given.flags.c_contiguous and given.flags.aligned:
             y = given.reshape(shape)
     if y is None:
-        y = np.empty(shape, batch.array.dtype)
+        y = workspace.aligned_empty(shape, batch.array.dtype)
     if y.size:
         call = geometry.forward_call(p, algorithm, get_num_threads(), activation == "relu")
         _run(call, batch.array, weights, bias, y)
@@ -158,7 +158,7 @@ def conv2d(
 def _data_gradient(p: ConvProblem, dy: Array, w: Array, b: Array | None, algorithm: str) -> Array:
     """Return the gradient of the input of `p`, or the transposed convolution with its bias."""
     shape = Activation(p.n, p.c, p.h, p.w).shape(p.layout)
-    dx = np.empty(shape, dy.dtype)
+    dx = workspace.aligned_empty(shape, dy.dtype)
     if dx.size:
         _run(geometry.backward_data_call(p, algorithm, get_num_threads()), dy, w, b, dx)
     return dx
@@ -166,7 +166,7 @@ def _data_gradient(p: ConvProblem, dy: Array, w: Array, b: Array | None, algorit
 
 def _weight_gradient(p: ConvProblem, x: Array, dy: Array, algorithm: str, bias: bool) -> tuple[Array, Array | None]:
     """Return the gradient of the weights of `p` and, if asked, of its bias."""
-    dw = np.empty((p.f, p.c // p.groups, *p.kernel), x.dtype)
+    dw = workspace.aligned_empty((p.f, p.c // p.groups, *p.kernel), x.dtype)
     db = np.empty(p.f if bias else 0, x.dtype)
     if p.n == 0:
         dw[...], db[...] = 0, 0
@@ -358,7 +358,7 @@ def conv_transpose2d_backward(
     gradient = validate.like_output(dy, "dy", layout, batch.array.dtype, sizes, batch.single)
     dx = dw = db = None
     if need_dx:
-        y = np.empty(p.output.shape(layout), gradient.dtype)
+        y = workspace.aligned_empty(p.output.shape(layout), gradient.dtype)
         if y.size:
             _run(geometry.forward_call(p, "auto", get_num_threads(), False), gradient, weights, None, y)
         dx = batch.back(y)

@@ -15,12 +15,14 @@ from .plan import (
     BLOCK_BYTES,
     ConvProblem,
     Correlation,
+    PassPlan,
     Phase,
     WeightGradient,
     plan_backward_data,
     plan_backward_weights,
     plan_forward,
 )
+from .shapes import Pair
 
 Int64 = NDArray[np.int64]
 
@@ -87,12 +89,11 @@ class _Tables:
         return np.concatenate(self._parts)
 
 
-def _taps(each: Correlation, phase: Phase) -> list[tuple[int, int]]:
-    """Return a phase's taps as (row, column), those of a kernel row merged to their first."""
-    taps = [(row, col) for row, col, _ in phase.taps]
+def _taps(each: Correlation, phase: Phase) -> list[tuple[int, int, int]]:
+    """Return a phase's taps as (row, column, place in the panel), those of a kernel row merged to their first."""
     if not each.merged:
-        return taps
-    return [tap for index, tap in enumerate(taps) if index == 0 or taps[index - 1][0] != tap[0]]
+        return list(phase.taps)
+    return [tap for index, tap in enumerate(phase.taps) if index == 0 or phase.taps[index - 1][0] != tap[0]]
 
 
 def _pixel_offsets(images: int, rows: int, cols: int, image_pitch: int, row_pitch: int, pixel_pitch: int) -> Int64:
@@ -101,23 +102,12 @@ def _pixel_offsets(images: int, rows: int, cols: int, image_pitch: int, row_pitc
     return np.asarray(image * image_pitch + row * row_pitch + col * pixel_pitch, np.int64).ravel()
 
 
-def _packing(each: Correlation, p: ConvProblem, swapped: bool) -> tuple[NDArray[Any], Int64, list[int], int]:
-    """Return (record, offsets, bytes of each phase's start in a panel, bytes of a panel)."""
+def _packing(each: Correlation, p: ConvProblem, swapped: bool) -> tuple[NDArray[Any], Int64]:
+    """Return the record and the offsets with which `pack` makes the panels."""
     panels, vectors, _ = each.panels
-    depth = each.source.c // each.groups  # k of one tap
     area = p.kernel[0] * p.kernel[1]
-    row_bytes = vectors * VECTOR_BYTES
-    starts, position, total = [], np.zeros(area, np.int64), 0
-    for phase in each.phases:
-        starts.append(total * depth * row_bytes)
-        for _, _, index in phase.taps:
-            position[index] = total
-            total += 1
-    if swapped:
-        offsets = position * depth * row_bytes
-    else:
-        offsets = ((position[np.newaxis, :] * depth + np.arange(depth)[:, np.newaxis]) * row_bytes).ravel()
-    panel_bytes = total * depth * row_bytes
+    starts = np.array(each.order, np.int64) * each.depth
+    rows = starts if swapped else np.add.outer(np.arange(each.depth), starts)
     record = _record(
         pack.PACKING,
         {
@@ -128,33 +118,33 @@ def _packing(each: Correlation, p: ConvProblem, swapped: bool) -> tuple[NDArray[
             "area": area,
             "panels": panels,
             "lanes": vectors * each.lanes,
-            "panel_bytes": panel_bytes,
+            "panel_bytes": each.panel_bytes,
         },
     )
-    return record, np.ascontiguousarray(offsets), starts, panel_bytes
+    return record, rows.ravel() * (vectors * VECTOR_BYTES)
 
 
-def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Any, relu: bool) -> CorrelateCall:
+def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: PassPlan, relu: bool) -> CorrelateCall:
     size = each.itemsize
     source, target = each.source, each.target
     panels, vectors, last = each.panels
     unfold = plan.algorithm == "im2col"
-    packing, pack_offsets, weight_starts, panel_bytes = _packing(each, p, swapped)
+    packing, pack_offsets = _packing(each, p, swapped)
+    row_bytes = vectors * VECTOR_BYTES
     pixel_pitch = source.c * size
     if each.source_in_place:
         row_pitch, image_pitch = source.w * pixel_pitch, source.h * source.w * pixel_pitch
     else:
         row_pitch, image_pitch = each.cols * pixel_pitch, each.strip_rows(plan.rows) * each.cols * pixel_pitch
-    target_pitch = vectors * VECTOR_BYTES
-    target_pixel = target.c * size if each.target_in_place else target_pitch
+    target_pixel = target.c * size if each.target_in_place else row_bytes
     target_lines = target.h if each.target_in_place or plan.images > 1 else min(plan.rows * each.out_stride[0], target.h)
-    top, _, left, _ = each.bounds
-    depth = source.c // each.groups
+    top, left = each.origin
+    depth = each.depth
 
     tables = _Tables(len(each.phases) * correlate.PHASE_COLUMNS)
     phase_rows = np.zeros((len(each.phases), correlate.PHASE_COLUMNS), np.int64)
     unfolded = 0
-    for entry, phase, weight_start in zip(phase_rows, each.phases, weight_starts, strict=True):
+    for entry, phase in zip(phase_rows, each.phases, strict=True):
         rows = min(plan.rows, phase.rows)
         taps = _taps(each, phase)
         k = depth * (len(phase.taps) // len(taps) if taps else 1)
@@ -163,10 +153,11 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Any,
         corner = (phase.offset[0] * target.w + phase.offset[1]) * target_pixel
         entry[correlate.P_ROWS], entry[correlate.P_COLS] = phase.rows, phase.cols
         entry[correlate.P_TAPS], entry[correlate.P_K] = len(taps), k
-        entry[correlate.P_WEIGHTS], entry[correlate.P_UNFOLDED] = weight_start, unfolded
+        entry[correlate.P_UNFOLDED] = unfolded
         entry[correlate.P_TAP_TABLE] = tables.add(
-            [(row - top) * row_pitch + (col - left) * pixel_pitch for row, col in taps]
+            [(row - top) * row_pitch + (col - left) * pixel_pitch for row, col, _ in taps]
         )
+        entry[correlate.P_B_TABLE] = tables.add([place * depth * row_bytes for _, _, place in taps])
         entry[correlate.P_A_TABLE] = tables.add(
             _pixel_offsets(
                 plan.images, rows, phase.cols, image_pitch, each.in_stride[0] * row_pitch,
@@ -205,18 +196,17 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Any,
             "in_stride_h": each.in_stride[0], "out_stride_h": each.out_stride[0], "phases": len(each.phases),
             "origin_h": top, "origin_w": left, "source_span": each.span, "source_cols": each.cols,
             "image_pitch": image_pitch, "row_pitch": row_pitch, "pixel_pitch": pixel_pitch,
-            "target_pitch": target_pitch,
+            "target_pitch": row_bytes,
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
-            "k_block": max(1, BLOCK_BYTES // (vectors * VECTOR_BYTES)) if panel_bytes > BLOCK_BYTES * 4 // 3
-            else max(1, panel_bytes),
-            "panel_bytes": panel_bytes, "relu": int(relu), "unfold": int(unfold),
+            "k_block": max(1, BLOCK_BYTES // row_bytes) if each.blocked else each.panel_bytes,
+            "panel_bytes": each.panel_bytes, "relu": int(relu), "unfold": int(unfold),
             "unfolded_at": unfolded_at, "target_at": target_at, "table_at": table_at, "spare_at": spare_at,
             "scratch": scratch.size,
         },
     )  # fmt: skip
     phase_table = tables.array()
     phase_table[: phase_rows.size] = phase_rows.ravel()
-    packed = (1 + panels * each.groups) * vectors * each.lanes + panels * each.groups * panel_bytes // size
+    packed = (1 + panels * each.groups) * vectors * each.lanes + panels * each.groups * each.panel_bytes // size
     return CorrelateCall(
         packing, pack_offsets, packed, geometry, phase_table, plan.threads * scratch.size, plan.threads
     )
@@ -225,15 +215,15 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Any,
 @functools.lru_cache(maxsize=256)
 def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> CorrelateCall:
     """Return the numbers of the forward pass."""
-    return _correlate_call(Correlation.forward(p), p, False, plan_forward(p, algorithm, n_threads), relu)
+    plan = plan_forward(p, algorithm, n_threads)
+    return _correlate_call(Correlation.forward(p, plan.borders), p, False, plan, relu)
 
 
 @functools.lru_cache(maxsize=256)
 def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> CorrelateCall:
     """Return the numbers of backward-data."""
-    return _correlate_call(
-        Correlation.backward_data(p), p, True, plan_backward_data(p, algorithm, n_threads), False
-    )
+    plan = plan_backward_data(p, algorithm, n_threads)
+    return _correlate_call(Correlation.backward_data(p, plan.borders), p, True, plan, False)
 
 
 @functools.lru_cache(maxsize=256)
@@ -268,6 +258,7 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
     tables = _Tables(0)
     a_table = tables.add(np.add.outer(taps, np.arange(depth) * size))
     line_table = tables.add(_pixel_offsets(plan.images, plan.rows, 1, image_pitch, line_step, 0))
+    b_table = tables.add(np.arange(plan.images * plan.rows) * out.w * b_step)
     c_table = tables.add(np.arange(each.tile_rows) * vectors * VECTOR_BYTES)
     wide_table = tables.add(np.arange(each.tile_rows) * size)
     tap_table = tables.add(taps[:: p.kernel[1]] if merged else taps)
@@ -296,7 +287,7 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
             "flat": int(flat), "unfold": int(unfold),
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
             "tile_rows": each.tile_rows,
-            "a_table": a_table, "line_table": line_table, "c_table": c_table, "wide_table": wide_table,
+            "a_table": a_table, "line_table": line_table, "b_table": b_table, "c_table": c_table, "wide_table": wide_table,
             "tap_table": tap_table, "taps": p.kernel[0] if merged else len(taps),
             "k": depth * p.kernel[1] if merged else depth,
             "unfolded_at": unfolded_at, "dy_at": dy_at, "zeros_at": zeros_at, "table_at": table_at,

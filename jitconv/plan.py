@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,9 +74,9 @@ class ConvProblem:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """The target pixels of one residue of the stride: `rows` x `cols` from `offset`, and the taps that reach them.
+    """Target pixels that the same taps reach: `rows` x `cols` of them, a stride apart, from `offset`.
 
-    A tap is (row, column) of the source pixel of target pixel 0, and its index in the kernel.
+    A tap is (row, column) of the source pixel of the phase's first target pixel, and its place among the packed taps.
     """
 
     offset: Pair
@@ -87,14 +87,32 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class PassPlan:
-    """What one pass does.  `images` or `rows`: of a strip; `workspace`: bytes, all threads together."""
+    """What one pass does.
+
+    Attributes
+    ----------
+    algorithm : str
+        "direct" or "im2col".
+    tile : str
+        Rows x lanes of the register tile.
+    images, rows : int
+        A strip: so many whole images, or so many rows (of each residue of the stride) of one.
+    borders : bool
+        Whether pixels near the border are computed apart, with the taps that lie inside only.
+    units, parts, chunks, threads : int
+        Units of work that the threads share; ranges of output channels (or weights) that are units of their own;
+        sums of pixels that are added at the end; threads that have work.
+    workspace : int
+        Bytes of scratch, all threads together, packed weights not counted.
+    reason : str
+        What decided.
+    """
 
     algorithm: str
     tile: str
-    panels: int
-    vectors: int
     images: int
     rows: int
+    borders: bool
     units: int
     parts: int
     chunks: int
@@ -134,46 +152,50 @@ class ConvPlan:
         return "\n".join(lines)
 
 
-def forward_phases(p: ConvProblem) -> tuple[Phase, ...]:
-    """Return the one phase of the forward pass."""
-    (top, _), (left, _) = p.padding
-    taps = tuple(
-        (i * p.dilation[0] - top, j * p.dilation[1] - left, i * p.kernel[1] + j)
-        for i in range(p.kernel[0])
-        for j in range(p.kernel[1])
-    )
-    return (Phase((0, 0), p.output.h, p.output.w, taps),)
+class _Line(NamedTuple):
+    """Phases along one axis: `count` target pixels from `offset`, and the (source pixel, tap) that reach the first."""
+
+    offset: int
+    count: int
+    taps: tuple[Pair, ...]
 
 
-def backward_phases(p: ConvProblem) -> tuple[Phase, ...]:
-    """Return the stride's phases of backward-data: x's row i gets dy's row (i + top - tap * dilation) / stride."""
+def _forward_lines(length: int, kernel: int, before: int, dilation: int) -> list[_Line]:
+    return [_Line(0, length, tuple((tap * dilation - before, tap) for tap in range(kernel)))]
 
-    def axis(length: int, kernel: int, stride: int, before: int, dilation: int) -> Iterator[Any]:
-        for offset in range(min(stride, length)):
-            reached = [
-                ((offset + before - tap * dilation) // stride, tap)
-                for tap in range(kernel)
-                if (offset + before - tap * dilation) % stride == 0
-            ]
-            yield offset, -((offset - length) // stride), sorted(reached)
 
-    vertical = axis(p.h, p.kernel[0], p.stride[0], p.padding[0][0], p.dilation[0])
-    horizontal = list(axis(p.w, p.kernel[1], p.stride[1], p.padding[1][0], p.dilation[1]))
-    return tuple(
-        Phase(
-            (row_offset, col_offset),
-            rows,
-            cols,
-            tuple((row, col, i * p.kernel[1] + j) for row, i in row_taps for col, j in col_taps),
-        )
-        for row_offset, rows, row_taps in vertical
-        for col_offset, cols, col_taps in horizontal
-    )
+def _backward_lines(length: int, kernel: int, stride: int, before: int, dilation: int) -> list[_Line]:
+    """One line for each residue of the stride: pixel i of x gets dy's pixel (i + before - tap * dilation) / stride."""
+    lines = []
+    for offset in range(min(stride, length)):
+        shifts = [(offset + before - tap * dilation, tap) for tap in range(kernel)]
+        taps = sorted((shift // stride, tap) for shift, tap in shifts if shift % stride == 0)
+        lines.append(_Line(offset, -((offset - length) // stride), tuple(taps)))
+    return lines
+
+
+def _split(line: _Line, size: int, in_stride: int, out_stride: int) -> list[_Line]:
+    """Cut a line where a tap enters or leaves the source, so that each piece has only taps inside it."""
+    pieces: list[_Line] = []
+    last: tuple[Pair, ...] | None = None
+    for i in range(line.count):
+        inside = tuple(tap for tap in line.taps if 0 <= i * in_stride + tap[0] < size)
+        if pieces and last is not None and [tap for _, tap in inside] == [tap for _, tap in last]:
+            pieces[-1] = pieces[-1]._replace(count=pieces[-1].count + 1)
+        else:
+            moved = tuple((source + i * in_stride, tap) for source, tap in inside)
+            pieces.append(_Line(line.offset + i * out_stride, 1, moved))
+        last = inside
+    return pieces
 
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-    """Forward or backward-data as one thing: sums of taps from a source image to a target image."""
+    """Forward or backward-data as one thing: sums of taps from a source image to a target image.
+
+    `order` is the place of each tap of the kernel in the packed weights. `split`: the phases were cut at the
+    borders, so that no tap leaves the source and nothing is multiplied by padding; strips are whole images then.
+    """
 
     source: Activation
     target: Activation
@@ -183,73 +205,123 @@ class Correlation:
     in_stride: Pair
     out_stride: Pair
     phases: tuple[Phase, ...]
+    order: tuple[int, ...]
+    split: bool
 
     @classmethod
-    def forward(cls, p: ConvProblem) -> Correlation:
+    def forward(cls, p: ConvProblem, split: bool) -> Correlation:
         """Return the forward pass."""
-        source = Activation(p.n, p.c, p.h, p.w)
-        return cls(source, p.output, p.groups, p.layout, p.itemsize, p.stride, (1, 1), forward_phases(p))
+        lines = (
+            _forward_lines(p.output.h, p.kernel[0], p.padding[0][0], p.dilation[0]),
+            _forward_lines(p.output.w, p.kernel[1], p.padding[1][0], p.dilation[1]),
+        )
+        return cls._of(p, Activation(p.n, p.c, p.h, p.w), p.output, p.stride, (1, 1), lines, split)
 
     @classmethod
-    def backward_data(cls, p: ConvProblem) -> Correlation:
+    def backward_data(cls, p: ConvProblem, split: bool) -> Correlation:
         """Return the gradient of the input, which is also the transposed convolution."""
-        target = Activation(p.n, p.c, p.h, p.w)
-        return cls(p.output, target, p.groups, p.layout, p.itemsize, (1, 1), p.stride, backward_phases(p))
+        lines = (
+            _backward_lines(p.h, p.kernel[0], p.stride[0], p.padding[0][0], p.dilation[0]),
+            _backward_lines(p.w, p.kernel[1], p.stride[1], p.padding[1][0], p.dilation[1]),
+        )
+        return cls._of(p, p.output, Activation(p.n, p.c, p.h, p.w), (1, 1), p.stride, lines, split)
+
+    @classmethod
+    def _of(
+        cls,
+        p: ConvProblem,
+        source: Activation,
+        target: Activation,
+        in_stride: Pair,
+        out_stride: Pair,
+        lines: tuple[list[_Line], list[_Line]],
+        split: bool,
+    ) -> Correlation:
+        phases, order, start = [], {}, 0
+        for row in lines[0]:
+            for col in lines[1]:
+                place = {(i, j): n for n, (i, j) in enumerate(((i, j) for _, i in row.taps for _, j in col.taps), start)}
+                order.update({i * p.kernel[1] + j: n for (i, j), n in place.items()})
+                start += len(place)
+                rows = _split(row, source.h, in_stride[0], out_stride[0]) if split else [row]
+                cols = _split(col, source.w, in_stride[1], out_stride[1]) if split else [col]
+                for r in rows:
+                    for c in cols:
+                        taps = tuple((h, w, place[i, j]) for h, i in r.taps for w, j in c.taps)
+                        phases.append(Phase((r.offset, c.offset), r.count, c.count, taps))
+        sequence = tuple(order[tap] for tap in range(len(order)))
+        return cls(
+            source, target, p.groups, p.layout, p.itemsize, in_stride, out_stride, tuple(phases), sequence, split
+        )
 
     @property
     def lanes(self) -> int:
         """Lanes of one vector."""
         return VECTOR_BYTES // self.itemsize
 
-    @functools.cached_property
+    @property
     def rows(self) -> int:
-        """The rows of the tallest phase."""
-        return max(phase.rows for phase in self.phases)
+        """Rows of a phase that covers the target."""
+        return -(-self.target.h // self.out_stride[0])
 
     @functools.cached_property
-    def bounds(self) -> tuple[int, int, int, int]:
-        """The least and largest row and column of all taps."""
+    def origin(self) -> Pair:
+        """The first source row and column that a tap reads."""
         taps = [tap for phase in self.phases for tap in phase.taps]
-        rows, cols = [tap[0] for tap in taps], [tap[1] for tap in taps]
-        return min(rows), max(rows), min(cols), max(cols)
+        return min(tap[0] for tap in taps), min(tap[1] for tap in taps)
+
+    @functools.cached_property
+    def span(self) -> int:
+        """Source rows that a strip reads beyond those of its rows but one."""
+        if not self.split:
+            return max(row for phase in self.phases for row, _, _ in phase.taps) - self.origin[0] + 1
+        step = self.in_stride[0]
+        last = max(row + (phase.rows - 1) * step for phase in self.phases for row, _, _ in phase.taps)
+        return last - self.origin[0] + 1 - (self.rows - 1) * step
 
     @functools.cached_property
     def cols(self) -> int:
         """Source columns of a strip, padding included."""
-        _, _, low, high = self.bounds
-        return (max(phase.cols for phase in self.phases) - 1) * self.in_stride[1] + high - low + 1
-
-    @property
-    def span(self) -> int:
-        """Source rows that one target row reads."""
-        return self.bounds[1] - self.bounds[0] + 1
+        last = max(col + (phase.cols - 1) * self.in_stride[1] for phase in self.phases for _, col, _ in phase.taps)
+        return last - self.origin[1] + 1
 
     @functools.cached_property
     def source_in_place(self) -> bool:
         """Whether the tile can read the caller's array: pixels are rows of channels and no tap leaves the image."""
-        top, bottom, left, _ = self.bounds
-        inside = top >= 0 and (self.rows - 1) * self.in_stride[0] + bottom < self.source.h
+        top, left = self.origin
+        inside = top >= 0 and top + self.strip_rows(self.rows) <= self.source.h
         inside = inside and left >= 0 and left + self.cols <= self.source.w
         return inside and (self.layout == "NHWC" or self.source.c == 1)
 
     @property
+    def depth(self) -> int:
+        """Channels of the source in one group: k of one tap."""
+        return self.source.c // self.groups
+
+    @property
+    def panel_bytes(self) -> int:
+        """Bytes of one panel of packed weights."""
+        return len(self.order) * self.depth * self.panels[1] * VECTOR_BYTES
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a panel is too large for one call of the tile, so that k runs in blocks."""
+        return self.panel_bytes > BLOCK_BYTES * 4 // 3
+
+    @property
     def target_in_place(self) -> bool:
-        """Whether the tile can write the caller's array: pixels are rows of whole vectors."""
-        return self.layout == "NHWC" and (self.target.c // self.groups) % self.lanes == 0
+        """Whether the tile can write the caller's array: pixels are rows of whole vectors, written once."""
+        whole = (self.target.c // self.groups) % self.lanes == 0
+        return self.layout == "NHWC" and whole and not self.blocked
 
     @functools.cached_property
     def merged(self) -> bool:
         """Whether the taps of a kernel row lie side by side, and so make one longer run of k."""
         return self.groups == 1 and all(
-            right[1] - left[1] in (0, 1) or right[0] != left[0]
+            right[1] - left[1] == 1 or right[0] != left[0]
             for phase in self.phases
             for left, right in zip(phase.taps, phase.taps[1:], strict=False)
         )
-
-    @functools.cached_property
-    def most_taps(self) -> int:
-        """The taps of the phase that has most."""
-        return max(len(phase.taps) for phase in self.phases)
 
     @functools.cached_property
     def panels(self) -> tuple[int, int, int]:
@@ -273,7 +345,7 @@ class Correlation:
 
     def unfolded_bytes(self, images: int, rows: int) -> int:
         """Return the bytes of a strip's unfolded rows, one group."""
-        k = self.source.c // self.groups * self.itemsize
+        k = self.depth * self.itemsize
         return images * sum(min(rows, phase.rows) * phase.cols * len(phase.taps) * k for phase in self.phases)
 
     def target_bytes(self, images: int, rows: int) -> int:
@@ -300,7 +372,7 @@ def _correlation_cost(each: Correlation, unfold: bool, images: int, rows: int, p
     row_strips = -(-each.rows // rows)
     units = -(-each.source.n // images) * row_strips * parts
     mr = TILE_ROWS[vectors - 1]
-    k = each.source.c // each.groups
+    k = each.depth
     fma, tiles = 0.0, 0
     for phase in each.phases:
         count = -(-images * min(rows, phase.rows) * phase.cols // mr)
@@ -320,31 +392,60 @@ def _correlation_cost(each: Correlation, unfold: bool, images: int, rows: int, p
     return -(-units // n_threads) * (fma + calls + moved / GATHER_BYTES + far + UNIT)
 
 
-def _plan_correlation(each: Correlation, algorithm: str, n_threads: int) -> PassPlan:
+# More phases than this are not worth the look: their pieces are small.
+MOST_PHASES = 100
+
+
+def _plan_correlation(make: Callable[[bool], Correlation], algorithm: str, n_threads: int) -> PassPlan:
     unfold = algorithm == "im2col"
-    panels, vectors, _ = each.panels
-    parts_to_try = sorted({min(panels * each.groups, part) for part in (1, 2, n_threads)})
-    best: tuple[float, int, int, int] | None = None
-    for images, rows in _strips(each.source.n, each.rows):
-        smallest = (images, rows) == (1, 1)
-        if unfold and not smallest and each.unfolded_bytes(images, rows) > STRIP_BYTES:
+    best: tuple[float, Correlation, int, int, int] | None = None
+    for split in (False,) if unfold else (False, True):
+        each = make(split)
+        if split and len(each.phases) > MOST_PHASES:
             continue
-        if images > 1 and each.source_bytes(images, rows) + each.target_bytes(images, rows) > STRIP_BYTES:
-            continue
-        for parts in parts_to_try:
-            cost = _correlation_cost(each, unfold, images, rows, parts, n_threads)
-            if best is None or cost < best[0]:
-                best = cost, images, rows, parts
+        panels, _, _ = each.panels
+        parts_to_try = sorted({min(panels * each.groups, part) for part in (1, 2, n_threads)})
+        for images, rows in _strips(each.source.n, each.rows):
+            smallest = (images, rows) == (1, 1)
+            if split and rows < each.rows:
+                continue
+            if unfold and not smallest and each.unfolded_bytes(images, rows) > STRIP_BYTES:
+                continue
+            if images > 1 and each.source_bytes(images, rows) + each.target_bytes(images, rows) > STRIP_BYTES:
+                continue
+            for parts in parts_to_try:
+                cost = _correlation_cost(each, unfold, images, rows, parts, n_threads)
+                if best is None or cost < best[0]:
+                    best = cost, each, images, rows, parts
     assert best is not None  # strips of one row are always considered
-    _, images, rows, parts = best
+    _, each, images, rows, parts = best
+    panels, vectors, _ = each.panels
     units = -(-each.source.n // images) * -(-each.rows // rows) * parts
     used = min(n_threads, units)
     scratch = each.source_bytes(images, rows) * (not each.source_in_place) + each.target_bytes(images, rows)
     scratch += each.unfolded_bytes(images, rows) if unfold else 0
-    reason = "asked for" if algorithm != "auto" else "the tile reads each pixel where it lies"
-    tile = f"{TILE_ROWS[vectors - 1]}x{vectors * each.lanes}"
-    name = "im2col" if unfold else "direct"
-    return PassPlan(name, tile, panels, vectors, images, rows, units, parts, 1, used, used * scratch, reason)
+    return PassPlan(
+        algorithm="im2col" if unfold else "direct",
+        tile=f"{TILE_ROWS[vectors - 1]}x{vectors * each.lanes}",
+        images=images,
+        rows=rows,
+        borders=each.split,
+        units=units,
+        parts=parts,
+        chunks=1,
+        threads=used,
+        workspace=used * scratch,
+        reason=_reason(algorithm, each.source_in_place, each.split),
+    )
+
+
+def _reason(algorithm: str, in_place: bool, split: bool) -> str:
+    """Say in words what decided."""
+    words = ["im2col was asked for"] if algorithm == "im2col" else []
+    words.append("input read in place" if in_place else "input copied a strip at a time")
+    if split:
+        words.append("borders apart, so that padding costs nothing")
+    return ", ".join(words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -461,22 +562,31 @@ def _plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> PassP
     scratch = each.x_bytes(images, rows) * (not each.x_in_place) + each.dy_bytes(images, rows) * (not each.dy_in_place)
     scratch += each.unfolded_bytes(images, rows) if unfold else 0
     workspace = used * scratch + chunks * each.sums_bytes
-    reason = "asked for" if algorithm != "auto" else "the tile reads each pixel where it lies"
-    tile = f"{mr}x{vectors * each.lanes}"
-    name = "im2col" if unfold else "direct"
-    return PassPlan(name, tile, panels, vectors, images, rows, units, parts, chunks, used, workspace, reason)
+    return PassPlan(
+        algorithm="im2col" if unfold else "direct",
+        tile=f"{mr}x{vectors * each.lanes}",
+        images=images,
+        rows=rows,
+        borders=False,
+        units=units,
+        parts=parts,
+        chunks=chunks,
+        threads=used,
+        workspace=workspace,
+        reason=_reason(algorithm, each.x_in_place, False),
+    )
 
 
 @functools.lru_cache(maxsize=1024)
 def plan_forward(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the forward pass."""
-    return _plan_correlation(Correlation.forward(problem), algorithm, n_threads)
+    return _plan_correlation(functools.partial(Correlation.forward, problem), algorithm, n_threads)
 
 
 @functools.lru_cache(maxsize=1024)
 def plan_backward_data(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the gradient of the input."""
-    return _plan_correlation(Correlation.backward_data(problem), algorithm, n_threads)
+    return _plan_correlation(functools.partial(Correlation.backward_data, problem), algorithm, n_threads)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -154,7 +154,9 @@ def activation(value: Any, name: str, layout: str, dtype: np.dtype[Any] | None =
     return Batch(batch, Activation.of(batch.shape, layout), a.ndim == 3)
 
 
-def like_output(value: Any, name: str, layout: str, dtype: np.dtype[Any], sizes: Activation, single: bool) -> Array:
+def like_output(
+    value: Any, name: str, layout: str, dtype: np.dtype[Any] | None, sizes: Activation, single: bool
+) -> Array:
     """Return a gradient of an output (`dy`) whose sizes are known, as a four-dimensional array."""
     batch = activation(value, name, layout, dtype)
     expected = sizes.shape(layout)
@@ -379,17 +381,6 @@ def image_fits(h: int, w: int, model: str, given: tuple[int, ...]) -> None:
         raise ValueError(f"`input_shape` {given} is too small for {model}: nothing is left after its layers")
 
 
-def float_dtype(value: Any, name: str) -> np.dtype[Any]:
-    """Return a dtype that is computed."""
-    try:
-        dtype = np.dtype(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be float32 or float64, got {value!r}") from None
-    if dtype not in FLOATS:
-        raise TypeError(f"`{name}` must be float32 or float64, got {dtype}")
-    return dtype
-
-
 def conv_weights_shape(value: Any, name: str, channels: int, groups: Any, of: str) -> tuple[int, Pair]:
     """Return the output channels and kernel of a weights shape (F, C/groups, KH, KW) that fits `channels`."""
     groups = integer(groups, "groups", 1)
@@ -445,3 +436,45 @@ def transposed_sizes_positive(sizes: Sequence[int], image: Activation, padding: 
         raise ValueError(f"`x` has no pixels: its images are {image.h}x{image.w}")
     if min(sizes) < 1:
         raise ValueError(f"`padding` {padding} leaves nothing of the output, which would be {sizes[0]}x{sizes[1]}")
+
+
+def pool_padding(value: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
+    """Return the padding of a pooling, on each side at most half the kernel, as in PyTorch."""
+    sides = padding(value, kernel, stride, dilation, words=False)
+    if max(sides[0]) > kernel[0] // 2 or max(sides[1]) > kernel[1] // 2:
+        raise ValueError(
+            f"`padding` of a pooling must be at most half the kernel on each side, {kernel[0] // 2} above and below "
+            f"and {kernel[1] // 2} left and right of a {kernel[0]}x{kernel[1]} kernel, got {value!r}"
+        )
+    return sides
+
+
+def image_with_pixels(image: Activation, name: str) -> None:
+    """Refuse images without pixels; no images and no channels are fine."""
+    if image.h < 1 or image.w < 1:
+        raise ValueError(f"`{name}` has images of {image.h}x{image.w} pixels, but at least one pixel is needed")
+
+
+def argmax(value: Any, name: str, layout: str, dtype: np.dtype[Any], sizes: Activation, single: bool) -> Array:
+    """Return the argmax of a pooling whose result has `sizes`, as a four-dimensional array."""
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` must be a NumPy array of {dtype}, got {type(value).__name__}")
+    if value.dtype != dtype:
+        raise TypeError(
+            f"`{name}` has dtype {value.dtype}, but the offsets in this window have {dtype}: "
+            "pass the argmax of the forward call"
+        )
+    expected = sizes.shape(layout)
+    shape = expected[1:] if single else expected
+    if value.shape != shape:
+        raise ValueError(f"`{name}` must have the shape of the output, {shape}, got {value.shape}")
+    return contiguous(value).reshape(expected)
+
+
+def argmax_entries(bad: int, name: str, source: str) -> None:
+    """Refuse an argmax in which a kernel found `bad` entries that point to no pixel."""
+    if bad:
+        raise ValueError(
+            f"`{name}` holds {bad} offset{'s' if bad != 1 else ''} outside the window or in the padding: pass the "
+            f"argmax that {source} returned, with the same sizes and options"
+        )

@@ -46,8 +46,8 @@ FIELDS = (
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 
 # Columns of the phase table, with which `tables` begins. The entries `*_TABLE` are indices into `tables`.
-# P_K: elements of a tap, which are contiguous in A; P_WEIGHTS, P_UNFOLDED: bytes into the panel, into the rows.
-P_ROWS, P_COLS, P_TAPS, P_K, P_WEIGHTS, P_UNFOLDED, P_TAP_TABLE, P_A_TABLE, P_C_TABLE, P_WIDE_TABLE = range(10)
+# P_K: elements of a tap, which are contiguous in A; P_UNFOLDED: bytes into the unfolded rows.
+P_ROWS, P_COLS, P_TAPS, P_K, P_UNFOLDED, P_TAP_TABLE, P_B_TABLE, P_A_TABLE, P_C_TABLE, P_WIDE_TABLE = range(10)
 PHASE_COLUMNS = 10
 
 
@@ -84,7 +84,7 @@ def _fill(start, rows, c, c_rows, channels, relu, like):
 
 
 @step
-def _multiply(g, vectors, rows, n_taps, taps, k, a, a_rows, panel, c, c_rows, bias, zeros, spare, like):
+def _multiply(g, vectors, rows, n_taps, taps, b_taps, k, a, a_rows, panel, c, c_rows, bias, zeros, spare, like):
     """Multiply `rows` rows by one panel, in blocks of k for which the panel's rows stay in cache."""
     b_step = g.lanes * like.itemsize
     k_block = min(g.k_block, k)
@@ -99,7 +99,7 @@ def _multiply(g, vectors, rows, n_taps, taps, k, a, a_rows, panel, c, c_rows, bi
                 mode |= RELU
             sweep(
                 vectors, rows, count, taps + 8 * tap, min(k_block, k - first), a + first * like.itemsize, a_rows,
-                like.itemsize, panel + (tap * k + first) * b_step, b_step, c, c_rows, start, mode, spare, like,
+                like.itemsize, panel + first * b_step, b_taps + 8 * tap, b_step, c, c_rows, start, mode, spare, like,
             )  # fmt: skip
 
 
@@ -158,8 +158,8 @@ def _strip(source, packed, target, g, tables, scratch, unit):
                 taps, a_rows = tables[entry[P_WIDE_TABLE] :], tables[entry[P_WIDE_TABLE] :]
                 n_taps, k = 1, n_taps * k
             _multiply(
-                g, vectors, pixels, n_taps, taps.ctypes.data, k, here, a_rows.ctypes.data,
-                weights + index * g.panel_bytes + entry[P_WEIGHTS], c, c_rows.ctypes.data, bias, zeros,
+                g, vectors, pixels, n_taps, taps.ctypes.data, tables.ctypes.data + 8 * entry[P_B_TABLE], k, here, a_rows.ctypes.data,
+                weights + index * g.panel_bytes, c, c_rows.ctypes.data, bias, zeros,
                 scratch + g.spare_at, source,
             )  # fmt: skip
         unfolded_group = group

@@ -1,9 +1,9 @@
 """THE micro-kernel: one strided, indirect outer-product tile for every pass of every algorithm.
 
-    C[c_offset[m] + lanes] = start + sum over taps and k of A[a_offset[m] + tap_offset[tap] + k * a_step] * B[k, lanes]
+    C[c_offset[m] + lanes] = start + sum over taps and k of A[a_offset[m] + tap_offset[tap] + k * a_step] * B[tap, k, lanes]
 
 Each row m of A is a broadcast scalar, each row of B is `nv` vectors; rows * nv accumulators stay in registers
-over all taps and all k. Rows of B lie `b_step` bytes apart, and tap after tap without a gap. `start` is a row of
+over all taps and all k. Rows of B lie `b_step` bytes apart, from an offset for each tap on. `start` is a row of
 `nv` vectors (the bias); C may be added at the end, so that a sum over blocks is a sum of block sums. With NHWC
 activations inside:
 
@@ -38,7 +38,7 @@ ADD, RELU = 1, 2  # bits of `mode`: add to what C holds; then store max(value, 0
 
 def _emit(builder, vector, mr, nv, end, args):
     """Emit one (mr) x (nv) tile at the builder's position and leave for the block `end`."""
-    n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode = args
+    n_taps, taps, k, a, a_rows, a_step, b, b_taps, b_step, c, c_rows, start, mode = args
 
     def entry_of(table, index):
         return builder.load(builder.gep(table, [index]))
@@ -64,9 +64,9 @@ def _emit(builder, vector, mr, nv, end, args):
     builder.branch(block["tap"])
 
     builder.position_at_end(block["tap"])
-    tap, b_tap = phi(i64(0), entry), phi(b, entry)
+    tap = phi(i64(0), entry)
     at_tap = cells(lambda m, j: phi(starts[j], entry))
-    a_tap = at(builder, a, entry_of(taps, tap))
+    a_tap, b_tap = at(builder, a, entry_of(taps, tap)), at(builder, b, entry_of(b_taps, tap))
     builder.branch(block["k"])
 
     builder.position_at_end(block["k"])
@@ -86,7 +86,6 @@ def _emit(builder, vector, mr, nv, end, args):
     builder.position_at_end(block["tap_end"])
     tap_next = builder.add(tap, i64(1))
     tap.add_incoming(tap_next, block["tap_end"])
-    b_tap.add_incoming(b_next, block["tap_end"])
     feed(at_tap, new, block["tap_end"])
     after = builder.append_basic_block(f"after{mr}x{nv}")
     builder.cbranch(builder.icmp_signed("<", tap_next, n_taps), block["tap"], after)
@@ -119,15 +118,17 @@ def _emit(builder, vector, mr, nv, end, args):
 
 
 @intrinsic
-def _tile(typingctx, nv, low, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, like):
+def _tile(typingctx, nv, low, n_taps, taps, k, a, a_rows, a_step, b, b_taps, b_step, c, c_rows, start, mode, like):
     """Run the tile of `nv` vectors, or the low one; every argument but `like`, an array of the dtype, is an int64."""
 
     def codegen(context, builder, signature, args):
         vector = Vector(builder, signature.args[-1])
-        nv, low, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, _ = args
+        nv, low, n_taps, taps, k, a, a_rows, a_step, b, b_taps, b_step, c, c_rows, start, mode, _ = args
         a, b, c, start = (builder.inttoptr(address, POINTER) for address in (a, b, c, start))
-        taps, a_rows, c_rows = (builder.inttoptr(address, I64.as_pointer()) for address in (taps, a_rows, c_rows))
-        values = (n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode)
+        taps, b_taps, a_rows, c_rows = (
+            builder.inttoptr(table, I64.as_pointer()) for table in (taps, b_taps, a_rows, c_rows)
+        )
+        values = (n_taps, taps, k, a, a_rows, a_step, b, b_taps, b_step, c, c_rows, start, mode)
         end = builder.append_basic_block("tiled")
         choose = builder.switch(builder.add(builder.mul(nv, i64(2)), low), end)
         for is_low, heights in enumerate((TILE_ROWS, LOW_ROWS)):
@@ -139,11 +140,11 @@ def _tile(typingctx, nv, low, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, 
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 14, like), codegen
+    return types.void(*[types.intp] * 15, like), codegen
 
 
 @step
-def sweep(nv, rows, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, start, mode, spare, like):
+def sweep(nv, rows, n_taps, taps, k, a, a_rows, a_step, b, b_taps, b_step, c, c_rows, start, mode, spare, like):
     """Run tiles down `rows` rows of the tables `a_rows` and `c_rows` (addresses of int64 offsets in bytes).
 
     `spare` is scratch for a last, partial tile: its missing rows read row 0 and store to the scratch, not to C.
@@ -163,4 +164,4 @@ def sweep(nv, rows, n_taps, taps, k, a, a_rows, a_step, b, b_step, c, c_rows, st
                 store_i64(spare + 8 * i, load_i64(a_tile + 8 * i if i < left else a_rows))
                 store_i64(spare_c + 8 * i, load_i64(c_tile + 8 * i) if i < left else lost)
             a_tile, c_tile = spare, spare_c
-        _tile(nv, low, n_taps, taps, k, a, a_tile, a_step, b, b_step, c, c_tile, start, mode, like)
+        _tile(nv, low, n_taps, taps, k, a, a_tile, a_step, b, b_taps, b_step, c, c_tile, start, mode, like)

@@ -30,8 +30,8 @@ FIELDS = (
     "flat", "unfold",
     # panels of F for each group, vectors in each and in the last, lanes of a panel; rows of one group
     "panels", "vectors", "last_vectors", "lanes", "tile_rows",
-    # indices into `tables`: the tile's rows, output rows, rows of C; im2col's rows; taps, their number and elements
-    "a_table", "line_table", "c_table", "wide_table", "tap_table", "taps", "k",
+    # indices into `tables`: the tile's rows, output rows of A and B, rows of C; im2col's rows; taps, their number and elements
+    "a_table", "line_table", "b_table", "c_table", "wide_table", "tap_table", "taps", "k",
     # byte offsets in a thread's scratch, and its size; bytes of one chunk's sums, and of those of db in them
     "unfolded_at", "dy_at", "zeros_at", "table_at", "spare_at", "scratch", "sums_bytes", "bias_bytes",
     "bias",
@@ -89,7 +89,7 @@ def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, part):
         _gather_x(x, g, image, images, first, rows, strip, scratch + g.table_at)
     address = tables.ctypes.data
     lines, a_rows = address + 8 * g.line_table, address + 8 * (g.wide_table if g.unfold else g.a_table)
-    n_lines, k = images * rows, g.ow
+    n_lines, k, b_lines = images * rows, g.ow, address + 8 * g.b_table
     if g.flat or g.unfold:
         n_lines, k = 1, pixels
     tiles = (g.tile_rows + TILE_ROWS[g.vectors - 1] - 1) // TILE_ROWS[g.vectors - 1]
@@ -119,7 +119,7 @@ def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, part):
                         bias_sums + at_panel * g.lanes * size + j * VECTOR_BYTES, x,
                     )  # fmt: skip
             sweep(
-                vectors, end - begin, n_lines, lines, k, a, a_rows + 8 * begin, g.a_step, b, g.b_step,
+                vectors, end - begin, n_lines, lines, k, a, a_rows + 8 * begin, g.a_step, b, b_lines, g.b_step,
                 sums + at_panel * g.tile_rows * g.lanes * size, address + 8 * (g.c_table + begin),
                 scratch + g.zeros_at, 0 if start else ADD, scratch + g.spare_at, x,
             )  # fmt: skip
