@@ -11,7 +11,7 @@ from . import geometry, plan, shapes, validate, workspace
 from .kernels.bias import bias_gradient
 from .kernels.correlate import correlate
 from .kernels.pack import pack
-from .kernels.weights import correlate_weights
+from .kernels.weights import correlate_weights, reduce_weights
 from .plan import ConvPlan, ConvProblem
 from .shapes import Activation, Pair
 from .threads import get_num_threads
@@ -64,12 +64,11 @@ def _needs(value: Any) -> tuple[bool, bool, bool]:
 
 def _run(call: geometry.CorrelateCall, source: Array, w: Array, b: Array | None, target: Array) -> None:
     """Pack the weights and run the kernel of forward or backward-data."""
-    bias = np.empty(0, w.dtype) if b is None else b
-    packed = workspace.scratch(call.packed_size * w.itemsize, "weights")[: call.packed_size * w.itemsize].view(w.dtype)
-    pack(w, bias, call.packing, call.pack_offsets, packed, get_num_threads())
-    correlate(
-        source, packed, target, call.geometry, call.tables, workspace.scratch(call.scratch, "strips"), call.threads
-    )
+    packed = workspace.scratch(call.packed_size * w.itemsize, "weights")
+    strips = workspace.scratch(call.scratch, "strips")
+    has_bias = b is not None
+    pack(w.dtype, call.threads, w, b if has_bias else 0, has_bias, call.packing, call.pack_offsets, packed)
+    correlate(w.dtype, call.threads, source, packed, target, call.geometry, call.tables, strips)
 
 
 def conv2d(
@@ -174,7 +173,8 @@ def _weight_gradient(p: ConvProblem, x: Array, dy: Array, algorithm: str, bias: 
         call = geometry.backward_weights_call(p, algorithm, get_num_threads(), bias)
         sums = workspace.scratch(call.sums, "sums")
         strips = workspace.scratch(call.scratch, "strips")
-        correlate_weights(x, dy, call.geometry, call.tables, sums, strips, dw, db, call.threads)
+        correlate_weights(x.dtype, call.threads, x, dy, call.geometry, call.tables, sums, strips)
+        reduce_weights(x.dtype, call.threads, call.geometry, sums, dw, db)
     return dw, db if bias else None
 
 
@@ -182,8 +182,9 @@ def _bias_gradient(dy: Array, sizes: Activation, layout: str) -> Array:
     """Return the sum of dy over images and pixels."""
     db = np.zeros(sizes.c, dy.dtype)
     if dy.size:
-        flat = (sizes.n, sizes.c, sizes.h * sizes.w) if layout == "NCHW" else (1, sizes.n * sizes.h * sizes.w, sizes.c)
-        bias_gradient(dy.reshape(flat), layout == "NCHW", db, get_num_threads())
+        first = layout == "NCHW"
+        images, pixels = (sizes.n, sizes.h * sizes.w) if first else (1, sizes.n * sizes.h * sizes.w)
+        bias_gradient(dy.dtype, get_num_threads(), dy, first, images, sizes.c, pixels, db)
     return db
 
 

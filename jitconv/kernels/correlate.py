@@ -12,11 +12,11 @@ to one row, and the tile sees a single tap. The scratch of a strip is meant to s
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import carray
 
-from .jit import kernel, step
+from .jit import inlined, step, worker
 from .layout import gather_rows, scatter_rows
-from .simd import copy_bytes, load, store
+from .simd import copy_bytes, load, load_i64, record_at, store
 from .tile import ADD, RELU, sweep
 
 FIELDS = (
@@ -44,6 +44,7 @@ FIELDS = (
     "unfolded_at", "target_at", "table_at", "spare_at", "scratch",
 )  # fmt: skip
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
+_geometry = record_at(GEOMETRY)
 
 # Columns of the phase table, with which `tables` begins. The entries `*_TABLE` are indices into `tables`.
 # P_K: elements of a tap, which are contiguous in A; P_UNFOLDED: bytes into the unfolded rows.
@@ -52,14 +53,14 @@ PHASE_COLUMNS = 10
 
 
 @step
-def _gather(source, g, image, images, first, rows, strip, table):
+def _gather(source, g, image, images, first, rows, strip, table, like):
     """Fill `strip` with the source pixels, padding included, of phase rows `first`... of `images` images."""
-    image_bytes = g.c * g.h * g.w * source.itemsize
+    image_bytes = g.c * g.h * g.w * like.itemsize
     for i in range(images):
         gather_rows(
-            source.ctypes.data + (image + i) * image_bytes, g.source_first != 0, g.h, g.w, g.c, 0, g.c,
+            source + (image + i) * image_bytes, g.source_first != 0, g.h, g.w, g.c, 0, g.c,
             first * g.in_stride_h + g.origin_h, (rows - 1) * g.in_stride_h + g.source_span,
-            g.origin_w, g.source_cols, strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, source,
+            g.origin_w, g.source_cols, strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, like,
         )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def _unfold(strip, rows, a_rows, n_taps, taps, tap_bytes, target):
     """Copy the taps of each row one after another; `a_rows` and `taps` are tables of offsets."""
     for m in range(rows):
         for t in range(n_taps):
-            copy_bytes(target, strip + a_rows[m] + taps[t], tap_bytes)
+            copy_bytes(target, strip + load_i64(a_rows + 8 * m) + load_i64(taps + 8 * t), tap_bytes)
             target += tap_bytes
 
 
@@ -80,10 +81,10 @@ def _fill(start, rows, c, c_rows, channels, relu, like):
         if relu and value < 0:
             value = like.dtype.type(0)
         for m in range(rows):
-            store(c + c_rows[m] + channel * like.itemsize, value, like)
+            store(c + load_i64(c_rows + 8 * m) + channel * like.itemsize, value, like)
 
 
-@step
+@inlined
 def _multiply(g, vectors, rows, n_taps, taps, b_taps, k, a, a_rows, panel, c, c_rows, bias, zeros, spare, like):
     """Multiply `rows` rows by one panel, in blocks of k for which the panel's rows stay in cache."""
     b_step = g.lanes * like.itemsize
@@ -103,11 +104,16 @@ def _multiply(g, vectors, rows, n_taps, taps, b_taps, k, a, a_rows, panel, c, c_
             )  # fmt: skip
 
 
+@inlined
+def _table(tables, entry, column):
+    """Return the address of the table whose index stands in a column of a phase's entry."""
+    return tables + 8 * load_i64(entry + 8 * column)
+
+
 @step
-def _strip(source, packed, target, g, tables, scratch, unit):
+def _strip(source, packed, target, g, tables, scratch, unit, like):
     """Compute one unit: a strip of target pixels for one range of panels."""
-    size = source.itemsize
-    phase_table = tables[: g.phases * PHASE_COLUMNS].reshape((g.phases, PHASE_COLUMNS))
+    size = like.itemsize
     strips = (g.n + g.images - 1) // g.images * g.row_strips
     part, strip_index = unit // strips, unit % strips
     image = strip_index // g.row_strips * g.images
@@ -117,18 +123,17 @@ def _strip(source, packed, target, g, tables, scratch, unit):
 
     if g.source_in_place:
         corner = (first * g.in_stride_h + g.origin_h) * g.row_pitch + g.origin_w * g.pixel_pitch
-        strip = source.ctypes.data + image * g.image_pitch + corner
+        strip = source + image * g.image_pitch + corner
     else:
         strip = scratch
-        _gather(source, g, image, images, first, rows, strip, scratch + g.table_at)
+        _gather(source, g, image, images, first, rows, strip, scratch + g.table_at, like)
 
     first_target = first * g.out_stride_h
     target_rows = min(rows * g.out_stride_h, g.oh - first_target)
-    pixel_bytes = size if g.target_first else g.f * size
-    corner = target.ctypes.data + image * g.f * g.oh * g.ow * size + first_target * g.ow * pixel_bytes
-    zeros = packed.ctypes.data
+    image_bytes = g.f * g.oh * g.ow * size
+    corner = target + image * image_bytes + first_target * g.ow * (size if g.target_first else g.f * size)
     panel_count = g.groups * g.panels
-    biases = zeros + g.lanes * size
+    biases = packed + g.lanes * size
     weights = biases + panel_count * g.lanes * size
     unfolded_group = -1
     for index in range(part * panel_count // g.parts, (part + 1) * panel_count // g.parts):
@@ -141,50 +146,47 @@ def _strip(source, packed, target, g, tables, scratch, unit):
         a = strip + group * g.group_c * size
         c = corner + channel * size if g.target_in_place else scratch + g.target_at
         for phase in range(g.phases):
-            entry = phase_table[phase]
-            pixels = images * (min(rows, entry[P_ROWS] - first)) * entry[P_COLS]
+            entry = tables + 8 * phase * PHASE_COLUMNS
+            pixels = images * min(rows, load_i64(entry + 8 * P_ROWS) - first) * load_i64(entry + 8 * P_COLS)
             if pixels <= 0:
                 continue
-            taps, a_rows, c_rows = tables[entry[P_TAP_TABLE] :], tables[entry[P_A_TABLE] :], tables[entry[P_C_TABLE] :]
-            n_taps, k = entry[P_TAPS], entry[P_K]
+            taps, b_taps = _table(tables, entry, P_TAP_TABLE), _table(tables, entry, P_B_TABLE)
+            a_rows, c_rows = _table(tables, entry, P_A_TABLE), _table(tables, entry, P_C_TABLE)
+            n_taps, k = load_i64(entry + 8 * P_TAPS), load_i64(entry + 8 * P_K)
             if n_taps == 0:
-                _fill(bias, pixels, c, c_rows, channels, g.relu != 0, source)
+                _fill(bias, pixels, c, c_rows, channels, g.relu != 0, like)
                 continue
             here = a
             if g.unfold:
-                here = scratch + g.unfolded_at + entry[P_UNFOLDED]
+                here = scratch + g.unfolded_at + load_i64(entry + 8 * P_UNFOLDED)
                 if unfolded_group != group:
                     _unfold(a, pixels, a_rows, n_taps, taps, k * size, here)
-                taps, a_rows = tables[entry[P_WIDE_TABLE] :], tables[entry[P_WIDE_TABLE] :]
+                a_rows = _table(tables, entry, P_WIDE_TABLE)
+                taps = a_rows  # its first entry: offset 0
                 n_taps, k = 1, n_taps * k
             _multiply(
-                g, vectors, pixels, n_taps, taps.ctypes.data, tables.ctypes.data + 8 * entry[P_B_TABLE], k, here, a_rows.ctypes.data,
-                weights + index * g.panel_bytes, c, c_rows.ctypes.data, bias, zeros,
-                scratch + g.spare_at, source,
+                g, vectors, pixels, n_taps, taps, b_taps, k, here, a_rows, weights + index * g.panel_bytes, c, c_rows,
+                bias, packed, scratch + g.spare_at, like,
             )  # fmt: skip
         unfolded_group = group
         if not g.target_in_place:
             for i in range(images):
                 scatter_rows(
                     c + i * target_rows * g.ow * g.target_pitch, g.target_pitch, channels, g.target_first != 0,
-                    g.oh * g.ow * size, g.f, channel, corner + i * g.f * g.oh * g.ow * size, target_rows * g.ow, source,
+                    g.oh * g.ow * size, g.f, channel, corner + i * image_bytes, target_rows * g.ow, like,
                 )  # fmt: skip
 
 
-@step
-def _share(source, packed, target, geometry, tables, scratch, thread, threads):
-    g = geometry[0]
-    units = (g.n + g.images - 1) // g.images * g.row_strips * g.parts
-    own = scratch.ctypes.data + thread * g.scratch
-    for unit in range(thread * units // threads, (thread + 1) * units // threads):
-        _strip(source, packed, target, g, tables, own, unit)
+@worker
+def correlate(like, arguments, thread, threads):
+    """Overwrite `target` (n, f, oh, ow) or (n, oh, ow, f) with the sums of taps of `source`.
 
-
-@kernel(parallel=True)
-def correlate(source, packed, target, geometry, tables, scratch, threads):
-    """Overwrite `target` (n, f, oh, ow) or (n, oh, ow, f) with the sum of taps of `source`.
-
-    `packed` is what `pack` made; `scratch` holds `threads` times the geometry's scratch bytes.
+    Arguments: source, packed (made by `pack`), target, geometry, tables, and scratch of `threads` times the
+    geometry's scratch bytes.
     """
-    for thread in prange(threads):
-        _share(source, packed, target, geometry, tables, scratch, np.int64(thread), threads)
+    source, packed, target, geometry, tables, scratch = carray(arguments, 6)
+    g = _geometry(geometry)
+    units = (g.n + g.images - 1) // g.images * g.row_strips * g.parts
+    own = scratch + thread * g.scratch
+    for unit in range(thread * units // threads, (thread + 1) * units // threads):
+        _strip(source, packed, target, g, tables, own, unit, carray(like, 1))

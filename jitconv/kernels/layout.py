@@ -10,6 +10,7 @@ from .jit import step
 from .simd import (
     VECTOR_BYTES,
     copy_bytes,
+    copy_vector,
     load,
     load_i64,
     store,
@@ -18,6 +19,20 @@ from .simd import (
     transpose_scatter,
     zero_bytes,
 )
+
+
+@step
+def _copy_row(target, source, count, like):
+    """Copy a few elements: whole vectors, the last one overlapping, where a call of memcpy would cost more."""
+    size = like.itemsize
+    lanes = VECTOR_BYTES // size
+    if count < lanes:
+        for i in range(count):
+            store(target + i * size, load(source + i * size, like), like)
+        return
+    for i in range(0, count, lanes):
+        i = min(i, count - lanes)
+        copy_vector(target + i * size, source + i * size, like)
 
 
 @step
@@ -45,7 +60,7 @@ def gather_rows(source, channels_first, h, w, c, c0, count, row0, rows, col0, co
             copy_bytes(to, line, (right - left) * pixel_pitch)
         else:
             for pixel in range(right - left):
-                copy_bytes(to + pixel * pixel_pitch, line + pixel * c * size, count * size)
+                _copy_row(to + pixel * pixel_pitch, line + pixel * c * size, count, like)
 
 
 @step
@@ -107,7 +122,7 @@ def scatter_rows(source, pixel_pitch, count, channels_first, plane, c, c0, targe
     if not channels_first:
         to = target + c0 * size
         for pixel in range(pixels):
-            copy_bytes(to + pixel * c * size, source + pixel * pixel_pitch, count * size)
+            _copy_row(to + pixel * c * size, source + pixel * pixel_pitch, count, like)
         return
     to = target + c0 * plane
     if count < lanes or pixels < lanes:
@@ -116,10 +131,11 @@ def scatter_rows(source, pixel_pitch, count, channels_first, plane, c, c0, targe
                 value = load(source + pixel * pixel_pitch + channel * size, like)
                 store(to + channel * plane + pixel * size, value, like)
         return
-    for pixel in range(0, pixels, lanes):
-        pixel = min(pixel, pixels - lanes)
-        for channel in range(0, count, lanes):
-            channel = min(channel, count - lanes)
+    # Along the planes: as many streams of writes as a vector has lanes.
+    for channel in range(0, count, lanes):
+        channel = min(channel, count - lanes)
+        for pixel in range(0, pixels, lanes):
+            pixel = min(pixel, pixels - lanes)
             transpose_block(
                 source + pixel * pixel_pitch + channel * size,
                 pixel_pitch,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 
 from llvmlite import ir
-from numba import types
+from numba import from_dtype, types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
@@ -44,6 +44,20 @@ def scalar_of(array_type):
     """Return (LLVM type, item size, lanes of one vector) for the elements of a Numba array type."""
     kind, itemsize = (ir.FloatType(), 4) if array_type.dtype == types.float32 else (ir.DoubleType(), 8)
     return kind, itemsize, VECTOR_BYTES // itemsize
+
+
+def record_at(dtype):
+    """Return an intrinsic that reads the record of this NumPy dtype at an address."""
+    record = from_dtype(dtype)
+
+    @intrinsic
+    def at_address(typingctx, address):
+        def codegen(context, builder, signature, args):
+            return builder.inttoptr(args[0], context.get_value_type(record))
+
+        return record(types.intp), codegen
+
+    return at_address
 
 
 class Vector:
@@ -104,6 +118,19 @@ def copy_bytes(typingctx, target, source, count):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def copy_vector(typingctx, target, source, like):
+    """Copy one vector."""
+
+    def codegen(context, builder, signature, args):
+        target, source, _ = args
+        vector = Vector(builder, signature.args[2])
+        vector.store(vector.load(builder.inttoptr(source, POINTER)), builder.inttoptr(target, POINTER))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, like), codegen
 
 
 @intrinsic

@@ -20,7 +20,7 @@ from __future__ import annotations
 from numba import types
 from numba.extending import intrinsic
 
-from .jit import step
+from .jit import inlined
 from .simd import I64, POINTER, REGISTERS, Vector, at, i64, load_i64, store_i64
 
 # Rows of the tile for 1, 2, ... vectors. Accumulators, vectors of B and one of A: 29 of 32 registers at the most
@@ -143,7 +143,7 @@ def _tile(typingctx, nv, low, n_taps, taps, k, a, a_rows, a_step, b, b_taps, b_s
     return types.void(*[types.intp] * 15, like), codegen
 
 
-@step
+@inlined
 def sweep(nv, rows, n_taps, taps, k, a, a_rows, a_step, b, b_taps, b_step, c, c_rows, start, mode, spare, like):
     """Run tiles down `rows` rows of the tables `a_rows` and `c_rows` (addresses of int64 offsets in bytes).
 

@@ -8,11 +8,11 @@ depends on the shapes alone and so fixes the order of summation, and `parts` of 
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import carray
 
-from .jit import kernel, step
+from .jit import step, worker
 from .layout import gather_rows
-from .simd import VECTOR_BYTES, add_rows, copy_bytes, load, store, zero_bytes
+from .simd import VECTOR_BYTES, add_rows, copy_bytes, load, load_i64, record_at, store, zero_bytes
 from .tile import ADD, TILE_ROWS, sweep
 
 FIELDS = (
@@ -37,27 +37,28 @@ FIELDS = (
     "bias",
 )  # fmt: skip
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
+_geometry = record_at(GEOMETRY)
 
 
 @step
-def _gather_x(x, g, image, images, first, rows, strip, table):
+def _gather_x(x, g, image, images, first, rows, strip, table, like):
     for i in range(images):
         gather_rows(
-            x.ctypes.data + (image + i) * g.c * g.h * g.w * x.itemsize, g.x_first != 0, g.h, g.w, g.c, 0, g.c,
+            x + (image + i) * g.c * g.h * g.w * like.itemsize, g.x_first != 0, g.h, g.w, g.c, 0, g.c,
             first * g.stride_h + g.origin_h, (rows - 1) * g.stride_h + g.span, g.origin_w, g.x_cols,
-            strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, x,
+            strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, like,
         )  # fmt: skip
 
 
 @step
-def _gather_dy(dy, g, image, images, first, rows, channel, count, panel, table):
+def _gather_dy(dy, g, image, images, first, rows, channel, count, panel, table, like):
     """Fill a panel [pixel][lane] with `count` channels of dy; the lanes past them are zero."""
     if count < g.lanes:
         zero_bytes(panel, images * rows * g.ow * g.b_step)
     for i in range(images):
         gather_rows(
-            dy.ctypes.data + (image + i) * g.f * g.oh * g.ow * dy.itemsize, g.dy_first != 0, g.oh, g.ow, g.f, channel,
-            count, first, rows, 0, g.ow, panel + i * rows * g.ow * g.b_step, g.ow * g.b_step, g.b_step, table, dy,
+            dy + (image + i) * g.f * g.oh * g.ow * like.itemsize, g.dy_first != 0, g.oh, g.ow, g.f, channel,
+            count, first, rows, 0, g.ow, panel + i * rows * g.ow * g.b_step, g.ow * g.b_step, g.b_step, table, like,
         )  # fmt: skip
 
 
@@ -66,16 +67,16 @@ def _unfold(strip, g, lines, tables, target, size):
     """Copy the taps of each output pixel one after another; output rows lie at the offsets of the line table."""
     for line in range(lines):
         for column in range(g.ow):
-            source = strip + tables[g.line_table + line] + column * g.column_step
+            source = strip + load_i64(tables + 8 * (g.line_table + line)) + column * g.column_step
             for t in range(g.taps):
-                copy_bytes(target, source + tables[g.tap_table + t], g.k * size)
+                copy_bytes(target, source + load_i64(tables + 8 * (g.tap_table + t)), g.k * size)
                 target += g.k * size
 
 
 @step
-def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, part):
+def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, part, like):
     """Add one strip to the sums of its chunk: the rows of the tile that belong to `part`."""
-    size = x.itemsize
+    size = like.itemsize
     image = index // g.row_strips * g.images
     images = min(g.images, g.n - image)
     first = index % g.row_strips * g.rows
@@ -83,13 +84,12 @@ def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, part):
     pixels = images * rows * g.ow
     if g.x_in_place:
         corner = (first * g.stride_h + g.origin_h) * g.row_pitch + g.origin_w * g.pixel_pitch
-        strip = x.ctypes.data + image * g.image_pitch + corner
+        strip = x + image * g.image_pitch + corner
     else:
         strip = scratch
-        _gather_x(x, g, image, images, first, rows, strip, scratch + g.table_at)
-    address = tables.ctypes.data
-    lines, a_rows = address + 8 * g.line_table, address + 8 * (g.wide_table if g.unfold else g.a_table)
-    n_lines, k, b_lines = images * rows, g.ow, address + 8 * g.b_table
+        _gather_x(x, g, image, images, first, rows, strip, scratch + g.table_at, like)
+    lines, a_rows = tables + 8 * g.line_table, tables + 8 * (g.wide_table if g.unfold else g.a_table)
+    n_lines, k, b_lines = images * rows, g.ow, tables + 8 * g.b_table
     if g.flat or g.unfold:
         n_lines, k = 1, pixels
     tiles = (g.tile_rows + TILE_ROWS[g.vectors - 1] - 1) // TILE_ROWS[g.vectors - 1]
@@ -107,80 +107,83 @@ def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, part):
             channel = group * g.group_f + panel * g.lanes
             vectors = g.last_vectors if last else g.vectors
             if g.dy_in_place:
-                b = dy.ctypes.data + ((image * g.oh + first) * g.ow * g.f + channel) * size
+                b = dy + ((image * g.oh + first) * g.ow * g.f + channel) * size
             else:
                 b = scratch + g.dy_at
-                _gather_dy(dy, g, image, images, first, rows, channel, count, b, scratch + g.table_at)
+                _gather_dy(dy, g, image, images, first, rows, channel, count, b, scratch + g.table_at, like)
             at_panel = group * g.panels + panel
             if g.bias and part == 0:
                 for j in range(vectors):
                     add_rows(
                         b + j * VECTOR_BYTES, g.b_step, pixels,
-                        bias_sums + at_panel * g.lanes * size + j * VECTOR_BYTES, x,
+                        bias_sums + at_panel * g.lanes * size + j * VECTOR_BYTES, like,
                     )  # fmt: skip
             sweep(
                 vectors, end - begin, n_lines, lines, k, a, a_rows + 8 * begin, g.a_step, b, b_lines, g.b_step,
-                sums + at_panel * g.tile_rows * g.lanes * size, address + 8 * (g.c_table + begin),
-                scratch + g.zeros_at, 0 if start else ADD, scratch + g.spare_at, x,
+                sums + at_panel * g.tile_rows * g.lanes * size, tables + 8 * (g.c_table + begin),
+                scratch + g.zeros_at, 0 if start else ADD, scratch + g.spare_at, like,
             )  # fmt: skip
 
 
-@step
-def _share(x, dy, geometry, tables, sums, scratch, thread, threads):
-    g = geometry[0]
+@worker
+def correlate_weights(like, arguments, thread, threads):
+    """Overwrite `sums`: for each chunk, panels [group][panel][tap, channel][lane] of dw, then those of db.
+
+    Arguments: x, dy, geometry, tables, sums, and scratch of `threads` times the geometry's scratch bytes.
+    """
+    x, dy, geometry, tables, sums, scratch = carray(arguments, 6)
+    g = _geometry(geometry)
+    element = carray(like, 1)
     strips = (g.n + g.images - 1) // g.images * g.row_strips
     units = g.chunks * g.parts
-    own = scratch.ctypes.data + thread * g.scratch
-    zero_bytes(own + g.zeros_at, g.lanes * x.itemsize)
+    own = scratch + thread * g.scratch
+    zero_bytes(own + g.zeros_at, g.lanes * element.itemsize)
     for unit in range(thread * units // threads, (thread + 1) * units // threads):
         chunk, part = unit // g.parts, unit % g.parts
-        base = sums.ctypes.data + chunk * g.sums_bytes
+        base = sums + chunk * g.sums_bytes
         biases = base + g.sums_bytes - g.bias_bytes
         if part == 0:
             zero_bytes(biases, g.bias_bytes)
         begin, end = chunk * strips // g.chunks, (chunk + 1) * strips // g.chunks
         for index in range(begin, end):
-            _strip(x, dy, g, tables, base, biases, own, index, index == begin, part)
+            _strip(x, dy, g, tables, base, biases, own, index, index == begin, part, element)
 
 
 @step
-def _reduce(geometry, sums, dw, db, thread, threads):
-    """Add the chunks of a share of the input channels, in order, and put each sum in its place in dw and db."""
-    g = geometry[0]
-    size = dw.itemsize
-    to, biases = dw.ctypes.data, sums.ctypes.data + g.sums_bytes - g.bias_bytes
+def _add_chunks(source, g, like):
+    """Return the sum over the chunks, in order, of the element at an address in the first chunk's sums."""
+    total = load(source, like)
+    for chunk in range(1, g.chunks):
+        total += load(source + chunk * g.sums_bytes, like)
+    return total
+
+
+@worker
+def reduce_weights(like, arguments, thread, threads):
+    """Overwrite dw (F, C/groups, KH, KW) and, where the geometry says so, db (F,) from the chunks' sums.
+
+    Arguments: geometry, sums, dw, db. A thread owns a share of the input channels.
+    """
+    geometry, sums, dw, db = carray(arguments, 4)
+    g = _geometry(geometry)
+    element = carray(like, 1)
+    size = element.itemsize
+    biases = sums + g.sums_bytes - g.bias_bytes
     row = g.group_c * g.area * size
     for index in range(g.groups * g.panels):
         group, panel = index // g.panels, index % g.panels
         channel = group * g.group_f + panel * g.lanes
         count = min(g.lanes, g.group_f - panel * g.lanes)
-        source = sums.ctypes.data + index * g.tile_rows * g.lanes * size
+        source = sums + index * g.tile_rows * g.lanes * size
         # Sixteen lanes at a time: rows of dw often lie a multiple of 2 KB apart, where more would share cache sets.
         for first in range(0, count, 16):
             for c in range(thread * g.group_c // threads, (thread + 1) * g.group_c // threads):
                 for tap in range(g.area):
                     line = source + (tap * g.group_c + c) * g.lanes * size
-                    place = to + channel * row + (c * g.area + tap) * size
+                    place = dw + channel * row + (c * g.area + tap) * size
                     for lane in range(first, min(first + 16, count)):
-                        total = load(line + lane * size, dw)
-                        for chunk in range(1, g.chunks):
-                            total += load(line + chunk * g.sums_bytes + lane * size, dw)
-                        store(place + lane * row, total, dw)
+                        store(place + lane * row, _add_chunks(line + lane * size, g, element), element)
         if g.bias and index % threads == thread:
             for lane in range(count):
-                total = load(biases + (index * g.lanes + lane) * size, dw)
-                for chunk in range(1, g.chunks):
-                    total += load(biases + chunk * g.sums_bytes + (index * g.lanes + lane) * size, dw)
-                store(db.ctypes.data + (channel + lane) * size, total, dw)
-
-
-@kernel(parallel=True)
-def correlate_weights(x, dy, geometry, tables, sums, scratch, dw, db, threads):
-    """Overwrite `dw` (F, C/groups, KH, KW) and, where the geometry says so, `db` (F,).
-
-    `sums` is scratch for each chunk: panels [group][panel][tap, channel][lane] of dw, then those of db.
-    """
-    for thread in prange(threads):
-        _share(x, dy, geometry, tables, sums, scratch, np.int64(thread), threads)
-    for thread in prange(threads):
-        _reduce(geometry, sums, dw, db, np.int64(thread), threads)
+                total = _add_chunks(biases + (index * g.lanes + lane) * size, g, element)
+                store(db + (channel + lane) * size, total, element)
