@@ -52,7 +52,7 @@ P_ROWS, P_COLS, P_TAPS, P_K, P_UNFOLDED, P_TAP_TABLE, P_B_TABLE, P_A_TABLE, P_C_
 PHASE_COLUMNS = 10
 
 
-@step
+@inlined
 def _gather(source, g, image, images, first, rows, strip, table, like):
     """Fill `strip` with the source pixels, padding included, of phase rows `first`... of `images` images."""
     image_bytes = g.c * g.h * g.w * like.itemsize
@@ -110,7 +110,7 @@ def _table(tables, entry, column):
     return tables + 8 * load_i64(entry + 8 * column)
 
 
-@step
+@inlined
 def _strip(source, packed, target, g, tables, scratch, unit, like):
     """Compute one unit: a strip of target pixels for one range of panels."""
     size = like.itemsize

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from .jit import step, worker
+from .jit import inlined, step, worker
 from .layout import gather_rows
 from .simd import VECTOR_BYTES, add_rows, copy_bytes, load, load_i64, record_at, store, zero_bytes
 from .tile import ADD, TILE_ROWS, sweep
@@ -40,7 +40,7 @@ GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 _geometry = record_at(GEOMETRY)
 
 
-@step
+@inlined
 def _gather_x(x, g, image, images, first, rows, strip, table, like):
     for i in range(images):
         gather_rows(
@@ -50,7 +50,7 @@ def _gather_x(x, g, image, images, first, rows, strip, table, like):
         )  # fmt: skip
 
 
-@step
+@inlined
 def _gather_dy(dy, g, image, images, first, rows, channel, count, panel, table, like):
     """Fill a panel [pixel][lane] with `count` channels of dy; the lanes past them are zero."""
     if count < g.lanes:
@@ -73,7 +73,7 @@ def _unfold(strip, g, lines, tables, target, size):
                 target += g.k * size
 
 
-@step
+@inlined
 def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, part, like):
     """Add one strip to the sums of its chunk: the rows of the tile that belong to `part`."""
     size = like.itemsize
