@@ -235,32 +235,37 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
     out = p.output
     panels, vectors, last = each.panels
     unfold = plan.algorithm == "im2col"
-    pixel_pitch = p.c * size
+    block_c = plan.parts
+    blocks = -(-each.group_c // block_c)
+    last_c = each.group_c - (blocks - 1) * block_c
     strip_rows = (plan.rows - 1) * p.stride[0] + each.span
     if each.x_in_place:
+        pixel_pitch = p.c * size
         row_pitch, image_pitch = p.w * pixel_pitch, p.h * p.w * pixel_pitch
     else:
+        pixel_pitch = block_c * size
         row_pitch, image_pitch = each.cols * pixel_pitch, strip_rows * each.cols * pixel_pitch
     column_step = p.stride[1] * pixel_pitch
     line_step = p.stride[0] * row_pitch
-    depth = p.c // p.groups
     b_step = p.f * size if each.dy_in_place else vectors * VECTOR_BYTES
     whole_rows = line_step == out.w * column_step
     flat = whole_rows and (plan.images == 1 or image_pitch == plan.rows * line_step)
-    merged = p.groups == 1 and (p.dilation[1] == 1 or p.kernel[1] == 1)
+    # The taps of a kernel row are one run where a block holds all channels of a pixel.
+    merged = pixel_pitch == block_c * size and blocks == 1 and (p.dilation[1] == 1 or p.kernel[1] == 1)
     taps = [
         i * p.dilation[0] * row_pitch + j * p.dilation[1] * pixel_pitch
         for i in range(p.kernel[0])
         for j in range(p.kernel[1])
     ]
-    wide = each.tile_rows * size
+    wide = each.area * block_c * size
 
     tables = _Tables(0)
-    a_table = tables.add(np.add.outer(taps, np.arange(depth) * size))
+    a_table = tables.add(np.add.outer(taps, np.arange(block_c) * size))
+    last_a_table = tables.add(np.add.outer(taps, np.arange(last_c) * size))
     line_table = tables.add(_pixel_offsets(plan.images, plan.rows, 1, image_pitch, line_step, 0))
     b_table = tables.add(np.arange(plan.images * plan.rows) * out.w * b_step)
-    c_table = tables.add(np.arange(each.tile_rows) * vectors * VECTOR_BYTES)
-    wide_table = tables.add(np.arange(each.tile_rows) * size)
+    c_table = tables.add(np.arange(each.area * block_c) * vectors * VECTOR_BYTES)
+    wide_table = tables.add(np.arange(each.area * block_c) * size)
     tap_table = tables.add(taps[:: p.kernel[1]] if merged else taps)
 
     pixels = plan.images * plan.rows * out.w
@@ -271,30 +276,31 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
     zeros_at = scratch.add(vectors * VECTOR_BYTES)
     table_at = scratch.add(VECTOR_BYTES // size * 8)
     spare_at = scratch.add(SPARE_BYTES)
+    runs = p.kernel[1] if merged else 1
     geometry = _record(
         weights.GEOMETRY,
         {
             "n": p.n, "c": p.c, "h": p.h, "w": p.w, "oh": out.h, "ow": out.w, "f": p.f,
             "x_first": int(p.layout == "NCHW" and p.c > 1), "dy_first": int(p.layout == "NCHW" and p.f > 1),
-            "groups": p.groups, "group_c": depth, "group_f": p.f // p.groups, "area": p.kernel[0] * p.kernel[1],
+            "groups": p.groups, "group_c": each.group_c, "group_f": p.f // p.groups, "area": each.area,
             "x_in_place": int(each.x_in_place), "dy_in_place": int(each.dy_in_place),
             "images": plan.images, "rows": plan.rows, "row_strips": -(-out.h // plan.rows),
-            "chunks": plan.chunks, "parts": plan.parts,
+            "chunks": plan.chunks, "blocks": blocks, "block_c": block_c, "last_c": last_c,
             "stride_h": p.stride[0], "origin_h": -p.padding[0][0], "origin_w": -p.padding[1][0],
             "span": each.span, "x_cols": each.cols,
             "image_pitch": image_pitch, "row_pitch": row_pitch, "pixel_pitch": pixel_pitch,
             "column_step": column_step, "a_step": wide if unfold else column_step, "b_step": b_step,
             "flat": int(flat), "unfold": int(unfold),
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
-            "tile_rows": each.tile_rows,
-            "a_table": a_table, "line_table": line_table, "b_table": b_table, "c_table": c_table, "wide_table": wide_table,
-            "tap_table": tap_table, "taps": p.kernel[0] if merged else len(taps),
-            "k": depth * p.kernel[1] if merged else depth,
+            "a_table": a_table, "last_a_table": last_a_table, "line_table": line_table, "b_table": b_table,
+            "c_table": c_table, "wide_table": wide_table,
+            "tap_table": tap_table, "taps": len(taps) // runs, "run": block_c * runs, "last_run": last_c * runs,
             "unfolded_at": unfolded_at, "dy_at": dy_at, "zeros_at": zeros_at, "table_at": table_at,
             "spare_at": spare_at, "scratch": scratch.size,
-            "sums_bytes": each.sums_bytes, "bias_bytes": each.bias_bytes, "bias": int(bias),
+            "sums_bytes": each.sums_bytes(block_c), "unit_bytes": each.unit_bytes(block_c),
+            "bias_bytes": each.bias_bytes, "bias": int(bias),
         },
     )  # fmt: skip
-    sums = plan.chunks * each.sums_bytes
+    sums = plan.chunks * each.sums_bytes(block_c)
     return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, plan.threads)
 

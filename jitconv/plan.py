@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -26,9 +25,11 @@ ALGORITHMS = ("auto", "direct", "im2col")
 STRIP_BYTES = 640 * 1024
 # Bytes of packed weights in one call of the tile. 150 KB stream from L2 at 97% of peak, smaller blocks add stores.
 BLOCK_BYTES = 192 * 1024
-# Bytes of sums that the chunks of backward-weights may take together, and the most chunks.
-SUMS_BYTES = 4 * 1024 * 1024
-MAX_CHUNKS = 16
+# Backward-weights: bytes of sums that stay in L2 while the pixels go by, bytes that the chunks may take together, and
+# how many units there should be to share.
+UNIT_SUMS_BYTES = 160 * 1024
+SUMS_BYTES = 8 * 1024 * 1024
+UNITS = 16
 # The cost model, in cycles: one vector FMA is 1.
 GATHER_BYTES = 12.0  # bytes moved to or from scratch in a cycle
 FAR_BYTES = 8.0  # bytes read in a cycle from beyond L2
@@ -100,8 +101,8 @@ class PassPlan:
     borders : bool
         Whether pixels near the border are computed apart, with the taps that lie inside only.
     units, parts, chunks, threads : int
-        Units of work that the threads share; ranges of output channels (or weights) that are units of their own;
-        sums of pixels that are added at the end; threads that have work.
+        Units of work that the threads share; ranges of output channels that are units of their own or, in
+        backward-weights, input channels in a block; sums of pixels that are added at the end; threads with work.
     workspace : int
         Bytes of scratch, all threads together, packed weights not counted.
     reason : str
@@ -468,20 +469,28 @@ class WeightGradient:
         return panels, each, vectors - (panels - 1) * each
 
     @property
-    def tile_rows(self) -> int:
-        """Rows of one group: taps times channels."""
-        p = self.problem
-        return p.c // p.groups * p.kernel[0] * p.kernel[1]
+    def area(self) -> int:
+        """Taps of the kernel."""
+        return self.problem.kernel[0] * self.problem.kernel[1]
+
+    @property
+    def group_c(self) -> int:
+        """Input channels of one group."""
+        return self.problem.c // self.problem.groups
 
     @property
     def bias_bytes(self) -> int:
         """Bytes of the sums of db, lanes of every panel."""
         return self.problem.groups * self.panels[0] * self.panels[1] * VECTOR_BYTES
 
-    @property
-    def sums_bytes(self) -> int:
-        """Bytes of one chunk's sums of dw and db."""
-        return (self.tile_rows + 1) * self.bias_bytes
+    def unit_bytes(self, block_c: int) -> int:
+        """Return the bytes of the sums of one block of channels and one panel."""
+        return self.area * block_c * self.panels[1] * VECTOR_BYTES
+
+    def sums_bytes(self, block_c: int) -> int:
+        """Return the bytes of one chunk's sums of dw and db."""
+        blocks = -(-self.group_c // block_c)
+        return self.problem.groups * blocks * self.panels[0] * self.unit_bytes(block_c) + self.bias_bytes
 
     @property
     def span(self) -> int:
@@ -506,46 +515,43 @@ class WeightGradient:
         p = self.problem
         return p.layout == "NHWC" and p.f // p.groups % self.lanes == 0 and p.groups == 1 and self.panels[0] == 1
 
-    def x_bytes(self, images: int, rows: int) -> int:
-        """Return the bytes of a strip of x."""
+    def x_bytes(self, images: int, rows: int, block_c: int) -> int:
+        """Return the bytes of a strip of one block of x's channels."""
         p = self.problem
-        return images * ((rows - 1) * p.stride[0] + self.span) * self.cols * p.c * p.itemsize
+        return images * ((rows - 1) * p.stride[0] + self.span) * self.cols * block_c * p.itemsize
 
     def dy_bytes(self, images: int, rows: int) -> int:
         """Return the bytes of one panel of a strip of dy."""
         return images * rows * self.problem.output.w * self.panels[1] * VECTOR_BYTES
 
-    def unfolded_bytes(self, images: int, rows: int) -> int:
-        """Return the bytes of a strip's unfolded rows, one group."""
-        return images * rows * self.problem.output.w * self.tile_rows * self.problem.itemsize
+    def unfolded_bytes(self, images: int, rows: int, block_c: int) -> int:
+        """Return the bytes of a strip's unfolded rows, one block."""
+        return images * rows * self.problem.output.w * self.area * block_c * self.problem.itemsize
 
 
 def _plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> PassPlan:
+    # Strips, chunks and blocks fix the order of summation: they follow from the shapes alone, never the threads.
     p = each.problem
     out = p.output
     unfold = algorithm == "im2col"
     panels, vectors, last = each.panels
     mr = TILE_ROWS[vectors - 1]
-    tiles = -(-each.tile_rows // mr)
-    # Strips and chunks fix the order of summation, so they follow from the shapes alone; only `parts`, ranges of
-    # rows that are units of their own, follows the threads.
+    blocks = -(-each.group_c * each.area * vectors * VECTOR_BYTES // UNIT_SUMS_BYTES)
+    block_c = -(-each.group_c // min(blocks, each.group_c))
     best: tuple[float, int, int] | None = None
     for images, rows in _strips(p.n, out.h):
         smallest = (images, rows) == (1, 1)
-        if unfold and not smallest and each.unfolded_bytes(images, rows) > STRIP_BYTES:
+        unfolded = each.unfolded_bytes(images, rows, block_c) if unfold else 0
+        if unfolded > STRIP_BYTES and not smallest:
             continue
-        pixels = images * rows * out.w
-        all_vectors = ((panels - 1) * vectors + last) * p.groups
-        fma = float(tiles * mr * pixels * all_vectors)
-        moved = each.x_bytes(images, rows) * (not each.x_in_place) + 2 * each.sums_bytes
-        moved += 0 if each.dy_in_place else each.dy_bytes(images, rows) * panels * p.groups
-        moved += each.unfolded_bytes(images, rows) * p.groups if unfold else 0
-        resident = each.x_bytes(images, rows) + each.dy_bytes(images, rows)
-        resident += each.unfolded_bytes(images, rows) if unfold else 0
+        tiles = -(-each.area * block_c // mr)
+        fma = float(tiles * mr * images * rows * out.w * vectors)
+        moved = each.x_bytes(images, rows, block_c) * (not each.x_in_place) + unfolded
+        moved += each.dy_bytes(images, rows) * (not each.dy_in_place)
+        resident = each.x_bytes(images, rows, block_c) + each.dy_bytes(images, rows) + unfolded
         if resident > STRIP_BYTES:
             fma *= 1.0 + 0.3 * min(resident / STRIP_BYTES - 1.0, 1.0)
-        lines = 1 if unfold else images * rows
-        calls = tiles * panels * p.groups * (CALL + LINE * lines)
+        calls = tiles * (CALL + LINE * (1 if unfold else images * rows) + 2 * mr * vectors)
         strips = -(-p.n // images) * -(-out.h // rows)
         cost = strips * (fma + calls + moved / GATHER_BYTES + UNIT)
         if best is None or cost < best[0]:
@@ -553,26 +559,29 @@ def _plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> PassP
     assert best is not None  # strips of one row are always considered
     _, images, rows = best
     strips = -(-p.n // images) * -(-out.h // rows)
+    units = p.groups * -(-each.group_c // block_c) * panels
     # A power of two of chunks, so that they share evenly over the usual numbers of threads.
-    most = max(1, min(strips, MAX_CHUNKS, SUMS_BYTES // max(each.sums_bytes, 1)))
+    most = max(1, min(strips, -(-UNITS // units), SUMS_BYTES // each.sums_bytes(block_c)))
     chunks = 1 << (most.bit_length() - 1)
-    parts = min(n_threads // math.gcd(chunks, n_threads), tiles)
-    units = chunks * parts
-    used = min(n_threads, units)
-    scratch = each.x_bytes(images, rows) * (not each.x_in_place) + each.dy_bytes(images, rows) * (not each.dy_in_place)
-    scratch += each.unfolded_bytes(images, rows) if unfold else 0
-    workspace = used * scratch + chunks * each.sums_bytes
+    if chunks * units < UNITS:
+        smaller = min(-(-UNITS // (chunks * units)), max(1, block_c * each.area // (4 * mr)), block_c)
+        block_c = -(-block_c // smaller)
+        units = p.groups * -(-each.group_c // block_c) * panels
+    used = min(n_threads, chunks * units)
+    scratch = each.x_bytes(images, rows, block_c) * (not each.x_in_place)
+    scratch += each.dy_bytes(images, rows) * (not each.dy_in_place)
+    scratch += each.unfolded_bytes(images, rows, block_c) if unfold else 0
     return PassPlan(
         algorithm="im2col" if unfold else "direct",
         tile=f"{mr}x{vectors * each.lanes}",
         images=images,
         rows=rows,
         borders=False,
-        units=units,
-        parts=parts,
+        units=chunks * units,
+        parts=block_c,
         chunks=chunks,
         threads=used,
-        workspace=workspace,
+        workspace=used * scratch + chunks * each.sums_bytes(block_c),
         reason=_reason(algorithm, each.x_in_place, False),
     )
 
