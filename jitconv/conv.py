@@ -12,7 +12,8 @@ from .kernels.bias import bias_gradient
 from .kernels.correlate import correlate
 from .kernels.pack import pack
 from .kernels.weights import correlate_weights, reduce_weights
-from .plan import ConvPlan, ConvProblem
+from .plan import ConvPlan
+from .problem import ConvProblem
 from .shapes import Activation, Pair
 from .threads import get_num_threads
 
@@ -49,10 +50,11 @@ class _Window(NamedTuple):
 
 def _problem(image: Activation, f: int, window: _Window, groups: int, layout: str, dtype: np.dtype[Any]) -> ConvProblem:
     size = window.output_size(image.h, image.w)
-    validate.output_sizes_positive(
-        Activation(image.n, f, *size), image, window.kernel, window.padding, window.dilation
-    )
-    return ConvProblem(*image, f, *window, groups, size, layout, dtype.name)
+    validate.output_sizes_positive(Activation(image.n, f, *size), image, window.kernel, window.padding, window.dilation)
+    return ConvProblem(
+        image.n, image.c, image.h, image.w, f, window.kernel, window.stride, window.padding, window.dilation, groups,
+        size, layout, dtype.name,
+    )  # fmt: skip
 
 
 def _needs(value: Any) -> tuple[bool, bool, bool]:
@@ -242,20 +244,24 @@ def conv2d_backward(
 
 
 def _transposed(
-    sizes: Activation, weights: Array, groups: int, window: _Window, output_padding: Any, layout: str, dtype: np.dtype[Any]
+    sizes: Activation,
+    weights: Array,
+    groups: int,
+    window: _Window,
+    output_padding: Any,
+    layout: str,
+    dtype: np.dtype[Any],
 ) -> ConvProblem:
     """Return the convolution whose backward-data is this transposed convolution."""
     extra = validate.pair(output_padding, "output_padding", 0)
     validate.output_padding(extra, window.stride, window.dilation)
-    size = tuple(
-        shapes.conv_transpose_output_size(length, k, s, p, e, d)
-        for length, k, s, p, e, d in zip(
-            (sizes.h, sizes.w), window.kernel, window.stride, window.padding, extra, window.dilation, strict=True
-        )
-    )
-    validate.transposed_sizes_positive(size, sizes, window.padding)
-    channels = weights.shape[1] * groups
-    return ConvProblem(sizes.n, channels, *size, sizes.c, *window, groups, (sizes.h, sizes.w), layout, dtype.name)
+    axes = zip((sizes.h, sizes.w), window.kernel, window.stride, window.padding, extra, window.dilation, strict=True)
+    h, w = (shapes.conv_transpose_output_size(length, k, s, p, e, d) for length, k, s, p, e, d in axes)
+    validate.transposed_sizes_positive((h, w), sizes, window.padding)
+    return ConvProblem(
+        sizes.n, weights.shape[1] * groups, h, w, sizes.c, window.kernel, window.stride, window.padding,
+        window.dilation, groups, (sizes.h, sizes.w), layout, dtype.name,
+    )  # fmt: skip
 
 
 def conv_transpose2d(

@@ -11,18 +11,8 @@ from numpy.typing import NDArray
 from .kernels import correlate, pack, weights
 from .kernels.simd import ALIGNMENT, VECTOR_BYTES
 from .kernels.tile import SPARE_BYTES
-from .plan import (
-    BLOCK_BYTES,
-    ConvProblem,
-    Correlation,
-    PassPlan,
-    Phase,
-    WeightGradient,
-    plan_backward_data,
-    plan_backward_weights,
-    plan_forward,
-)
-from .shapes import Pair
+from .plan import PassPlan, plan_backward_data, plan_backward_weights, plan_forward
+from .problem import BLOCK_BYTES, ConvProblem, Correlation, Phase, WeightGradient
 
 Int64 = NDArray[np.int64]
 
@@ -137,7 +127,9 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
     else:
         row_pitch, image_pitch = each.cols * pixel_pitch, each.strip_rows(plan.rows) * each.cols * pixel_pitch
     target_pixel = target.c * size if each.target_in_place else row_bytes
-    target_lines = target.h if each.target_in_place or plan.images > 1 else min(plan.rows * each.out_stride[0], target.h)
+    target_lines = (
+        target.h if each.target_in_place or plan.images > 1 else min(plan.rows * each.out_stride[0], target.h)
+    )
     top, left = each.origin
     depth = each.depth
 
@@ -235,7 +227,7 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
     out = p.output
     panels, vectors, last = each.panels
     unfold = plan.algorithm == "im2col"
-    block_c = plan.parts
+    block_c = plan.block_channels
     blocks = -(-each.group_c // block_c)
     last_c = each.group_c - (blocks - 1) * block_c
     strip_rows = (plan.rows - 1) * p.stride[0] + each.span
@@ -303,4 +295,3 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
     )  # fmt: skip
     sums = plan.chunks * each.sums_bytes(block_c)
     return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, plan.threads)
-

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 
 import numba
+from numba.core import config
 
 from . import validate
 
@@ -23,7 +24,7 @@ _local = threading.local()
 
 def available_threads() -> int:
     """Return the most threads that a call may use: Numba's NUMBA_NUM_THREADS."""
-    return int(numba.config.NUMBA_NUM_THREADS)
+    return int(config.NUMBA_NUM_THREADS)
 
 
 def get_num_threads() -> int:

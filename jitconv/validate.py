@@ -116,7 +116,7 @@ def _writable_alias(a: Array) -> Array:
     if not a.size:
         return np.empty(a.shape, a.dtype)
     memory = (ctypes.c_byte * a.nbytes).from_address(a.ctypes.data)
-    return np.frombuffer(memory, a.dtype).reshape(a.shape)
+    return np.ndarray(a.shape, a.dtype, memoryview(memory))
 
 
 def contiguous(a: Array) -> Array:
@@ -170,7 +170,8 @@ def array(value: Any, name: str, shape: tuple[int | None, ...], dtype: np.dtype[
     """Return a float array of `shape` (None: any size on that axis) and `dtype` (None: either float)."""
     a = _floats(value, name)
     if a.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, a.shape, strict=True)):
-        wanted = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ("," * (len(shape) == 1)) + ")"
+        sizes = ["any" if size is None else str(size) for size in shape]
+        wanted = f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
         raise ValueError(f"`{name}` must have shape {wanted}{why and ' ' + why}, got {a.shape}")
     if dtype is not None and a.dtype != dtype:
         raise TypeError(f"`{name}` has dtype {a.dtype}, but the other arrays have {dtype}: convert one of them")
@@ -186,7 +187,9 @@ def shape4(value: Any, name: str, layout: str) -> tuple[Activation, bool]:
     return Activation.of((1, *sizes) if single else sizes, layout), single
 
 
-def output(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Sequence[Array | None]) -> Array:
+def output(
+    value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Sequence[Array | None]
+) -> Array:
     """Return the caller's array for a result, which must fit and share no memory with an input."""
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"`{name}` must be a NumPy array, got {type(value).__name__}")
@@ -225,7 +228,7 @@ def float_dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
     """Return `value` as one of the two dtypes that are computed."""
     rule = f"`{name}` must be float32 or float64, got {value!r}"
     try:
-        dtype = np.dtype(value)
+        dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
         raise TypeError(rule) from None
     if value is None or dtype not in FLOATS:
@@ -252,7 +255,8 @@ def batch(value: Any, name: str) -> Array:
 def real(value: Any, name: str, minimum: float, maximum: float = math.inf, *, below: bool = False) -> float:
     """Return a finite number from `minimum` to `maximum` (`below`: and less than `maximum`) as a float."""
     limits = f"of at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
-    rule = f"`{name}` must be a finite number {limits}{f', {maximum:g} excluded' if below else ''}, got {value!r}"
+    end = f", {maximum:g} excluded" if below else ""
+    rule = f"`{name}` must be a finite number {limits}{end}, got {value!r}"
     if isinstance(value, (bool, np.bool_, str)) or np.ndim(value) != 0:
         raise TypeError(rule)
     try:
@@ -274,20 +278,18 @@ def two(value: Any, name: str) -> tuple[Any, Any]:
 def divides(groups: int, channels: int, name: str) -> None:
     """Refuse a number of channels that does not split into `groups` equal parts."""
     if channels % groups:
-        raise ValueError(f"`{name}` must be a multiple of `groups`, got {channels} channels and groups={groups}")
+        raise ValueError(f"`{name}` must be a multiple of `groups`, got {channels} and groups={groups}")
 
 
 def labels(value: Any, name: str, images: int, classes: int) -> Array:
     """Return one class number for each image, as int64."""
     a = np.asarray(value)
     if a.dtype.kind not in "iu":
-        raise TypeError(f"`{name}` must be an array of integers, the class of each image, got dtype {a.dtype}")
+        raise TypeError(f"`{name}` must be integers, the class of each image, got dtype {a.dtype}")
     if a.shape != (images,):
         raise ValueError(f"`{name}` must have shape ({images},), one class for each image, got {a.shape}")
     if images and not 0 <= int(a.min()) <= int(a.max()) < classes:
-        raise ValueError(
-            f"`{name}` must lie from 0 to {classes - 1} ({classes} classes), got {a.min()} to {a.max()}"
-        )
+        raise ValueError(f"`{name}` must lie from 0 to {classes - 1} ({classes} classes), got {a.min()} to {a.max()}")
     return contiguous(a.astype(np.int64, copy=False))
 
 
@@ -323,7 +325,7 @@ def enough_to_normalise(count: int) -> None:
 
 
 def updatable(value: Any, name: str, like: Array | None = None) -> Array:
-    """Return a parameter or its gradient as a flat view; `like` gives the shape and dtype that it must have."""
+    """Return a parameter, or a gradient of the shape and dtype of `like`, as a flat view."""
     a = _floats(value, name)
     if like is not None and (a.shape != like.shape or a.dtype != like.dtype):
         raise ValueError(
@@ -356,8 +358,9 @@ def same_state(state: Mapping[str, Any], own: Mapping[str, Array], what: str) ->
     """Refuse saved arrays whose names, shapes or dtypes are not those of the arrays they are copied into."""
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unknown:
-        parts = [f"{word} {', '.join(map(repr, names))}" for word, names in (("lacks", missing), ("has", unknown)) if names]
-        raise ValueError(f"`state` does not fit this {what}: it {' and '.join(parts)}")
+        parts = [("lacks", missing)] * bool(missing) + [("also has", unknown)] * bool(unknown)
+        words = " and ".join(f"{word} {', '.join(map(repr, names))}" for word, names in parts)
+        raise ValueError(f"`state` does not fit this {what}: it {words}")
     for name, array in own.items():
         given = np.asarray(state[name])
         if given.shape != array.shape or given.dtype != array.dtype:

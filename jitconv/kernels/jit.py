@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import config
 from numba.core.caching import FunctionCache
@@ -31,7 +32,7 @@ def _fingerprint() -> str:
 FINGERPRINT = _fingerprint()
 
 
-class _KernelCache(FunctionCache):  # type: ignore[misc]
+class _KernelCache(FunctionCache):
     """Numba's on-disk cache, keyed by the text of every kernel module as well.
 
     Numba's own key knows a function's bytecode but not its callees or intrinsics: without this a changed
@@ -69,11 +70,10 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 @intrinsic
-def _call(typingctx, address, arguments, thread, threads):  # type: ignore[no-untyped-def]
+def _call(typingctx, address, arguments, thread, threads):
     """Call the worker at an address."""
-    from llvmlite import ir
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         index = ir.IntType(64)
         function = ir.FunctionType(ir.VoidType(), [index.as_pointer()] * 2 + [index] * 2)
         table = builder.inttoptr(args[1], index.as_pointer())
@@ -84,13 +84,13 @@ def _call(typingctx, address, arguments, thread, threads):  # type: ignore[no-un
 
 
 @kernel(parallel=True)
-def _launch(address, arguments, threads):  # type: ignore[no-untyped-def]
+def _launch(address, arguments, threads):
     for thread in prange(threads):
         _call(address, arguments.ctypes.data, np.int64(thread), threads)
 
 
 @kernel()
-def _run(address, arguments):  # type: ignore[no-untyped-def]
+def _run(address, arguments):
     _call(address, arguments.ctypes.data, 0, 1)
 
 

@@ -36,7 +36,24 @@ def _copy_row(target, source, count, like):
 
 
 @step
-def gather_rows(source, channels_first, h, w, c, c0, count, row0, rows, col0, cols, target, row_pitch, pixel_pitch, table, like):
+def gather_rows(
+    source,
+    channels_first,
+    h,
+    w,
+    c,
+    c0,
+    count,
+    row0,
+    rows,
+    col0,
+    cols,
+    target,
+    row_pitch,
+    pixel_pitch,
+    table,
+    like,
+):
     """Copy a window of one image, (h, w, c) or (c, h, w) at `source`, to pixels of `count` channels from `c0`.
 
     The window is `rows` x `cols` from (row0, col0) and may reach outside the image, where it holds zeros. `table`
@@ -50,7 +67,24 @@ def gather_rows(source, channels_first, h, w, c, c0, count, row0, rows, col0, co
     if bottom <= top or right <= left:
         return
     if channels_first:
-        _gather_planes(source, h, w, c0, count, top, bottom, left, right, row0, col0, target, row_pitch, pixel_pitch, table, like)
+        _gather_planes(
+            source,
+            h,
+            w,
+            c0,
+            count,
+            top,
+            bottom,
+            left,
+            right,
+            row0,
+            col0,
+            target,
+            row_pitch,
+            pixel_pitch,
+            table,
+            like,
+        )
         return
     size = like.itemsize
     for row in range(top, bottom):
@@ -64,7 +98,9 @@ def gather_rows(source, channels_first, h, w, c, c0, count, row0, rows, col0, co
 
 
 @step
-def _gather_planes(source, h, w, c0, count, top, bottom, left, right, row0, col0, target, row_pitch, pixel_pitch, table, like):
+def _gather_planes(
+    source, h, w, c0, count, top, bottom, left, right, row0, col0, target, row_pitch, pixel_pitch, table, like
+):
     """The (c, h, w) case of `gather_rows`: squares of pixels x channels, the last ones overlapping those before."""
     size = like.itemsize
     lanes = VECTOR_BYTES // size
@@ -96,7 +132,11 @@ def _gather_planes(source, h, w, c0, count, top, bottom, left, right, row0, col0
                 for pixel in range(run):
                     offset = pixel // width * row_pitch + pixel % width * pixel_pitch
                     for channel in range(count):
-                        store(to + offset + channel * size, load(begin + channel * plane + pixel * size, like), like)
+                        store(
+                            to + offset + channel * size,
+                            load(begin + channel * plane + pixel * size, like),
+                            like,
+                        )
                 break
             row, column = first // width, first % width
             for i in range(lanes):

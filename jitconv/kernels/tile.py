@@ -1,6 +1,6 @@
 """THE micro-kernel: one strided, indirect outer-product tile for every pass of every algorithm.
 
-    C[c_offset[m] + lanes] = start + sum over taps and k of A[a_offset[m] + tap_offset[tap] + k * a_step] * B[tap, k, lanes]
+    C[c_offset[m], lanes] = start + sum over taps and k of A[a_offset[m] + a_taps[tap] + k * a_step] * B[tap, k, lanes]
 
 Each row m of A is a broadcast scalar, each row of B is `nv` vectors; rows * nv accumulators stay in registers
 over all taps and all k. Rows of B lie `b_step` bytes apart, from an offset for each tap on. `start` is a row of
