@@ -98,6 +98,13 @@ def _argument(value: Any) -> int:
     return int(value.ctypes.data) if isinstance(value, np.ndarray) else int(value)
 
 
+class _Compiled(CFunc):
+    """A function at an address, from `_KernelCache` if it is there."""
+
+    def enable_caching(self) -> None:
+        self._cache = _KernelCache(self._pyfunc)
+
+
 class Worker:
     """A function that every thread of a launch runs, compiled once for each dtype and kept on disk.
 
