@@ -134,8 +134,8 @@ class Worker:
     def _compile(self, dtype: np.dtype[Any]) -> Any:
         element = types.float32 if dtype == np.float32 else types.float64
         signature = types.void(types.CPointer(element), types.CPointer(types.int64), types.int64, types.int64)
-        compiled = CFunc(self._function, (signature.args, signature.return_type), {}, dict(_OPTIONS))
-        compiled._cache = _KernelCache(self._function)
+        compiled = _Compiled(self._function, (signature.args, signature.return_type), {}, dict(_OPTIONS))
+        compiled.enable_caching()
         compiled.compile()
         return compiled
 
