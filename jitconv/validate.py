@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -268,43 +268,10 @@ def real(value: Any, name: str, minimum: float, maximum: float = math.inf, *, be
     return number
 
 
-def two(value: Any, name: str) -> tuple[Any, Any]:
-    """Return a pair of anything."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ValueError(f"`{name}` must be a pair, got {value!r}")
-    return value[0], value[1]
-
-
 def divides(groups: int, channels: int, name: str) -> None:
     """Refuse a number of channels that does not split into `groups` equal parts."""
     if channels % groups:
         raise ValueError(f"`{name}` must be a multiple of `groups`, got {channels} and groups={groups}")
-
-
-def labels(value: Any, name: str, images: int, classes: int) -> Array:
-    """Return one class number for each image, as int64."""
-    a = np.asarray(value)
-    if a.dtype.kind not in "iu":
-        raise TypeError(f"`{name}` must be integers, the class of each image, got dtype {a.dtype}")
-    if a.shape != (images,):
-        raise ValueError(f"`{name}` must have shape ({images},), one class for each image, got {a.shape}")
-    if images and not 0 <= int(a.min()) <= int(a.max()) < classes:
-        raise ValueError(f"`{name}` must lie from 0 to {classes - 1} ({classes} classes), got {a.min()} to {a.max()}")
-    return contiguous(a.astype(np.int64, copy=False))
-
-
-def array_of_length(value: Any, name: str, length: int) -> Array:
-    """Return an array with `length` elements along its first axis, one for each image."""
-    a = np.asarray(value)
-    if a.ndim < 1 or len(a) != length:
-        raise ValueError(f"`{name}` must have {length} elements, one for each image, got shape {a.shape}")
-    return a
-
-
-def not_empty(count: int, name: str) -> None:
-    """Refuse a mean over no images."""
-    if not count:
-        raise ValueError(f"`{name}` holds no images: the mean over them is undefined")
 
 
 def channels(shape: tuple[int, ...], expected: int, layout: str) -> Activation:
@@ -324,64 +291,11 @@ def enough_to_normalise(count: int) -> None:
         )
 
 
-def updatable(value: Any, name: str, like: Array | None = None) -> Array:
-    """Return a parameter, or a gradient of the shape and dtype of `like`, as a flat view."""
-    a = _floats(value, name)
-    if like is not None and (a.shape != like.shape or a.dtype != like.dtype):
-        raise ValueError(
-            f"`{name}` must have the shape and dtype of its parameter, {like.shape} {like.dtype}, "
-            f"got {a.shape} {a.dtype}"
-        )
-    if not (a.flags.c_contiguous and a.flags.aligned and a.flags.writeable):
-        raise ValueError(f"`{name}` must be a writable, C-contiguous array: it is updated in place")
-    return a.reshape(-1)
-
-
 def after_forward(saved: Any, layer: str) -> Any:
     """Return what a forward pass saved for the backward pass."""
     if saved is None:
         raise RuntimeError(f"{layer}.backward was called before {layer}.forward")
     return saved
-
-
-def layers(value: Any, kind: type[Any]) -> list[Any]:
-    """Return a list of layers, which must be objects of the class `kind`."""
-    if not isinstance(value, (list, tuple)):
-        raise TypeError(f"`layers` must be a list of layers, got {type(value).__name__}")
-    for index, layer in enumerate(value):
-        if not isinstance(layer, kind):
-            raise TypeError(f"`layers`[{index}] must be a layer, got {type(layer).__name__}")
-    return list(value)
-
-
-def same_state(state: Mapping[str, Any], own: Mapping[str, Array], what: str) -> None:
-    """Refuse saved arrays whose names, shapes or dtypes are not those of the arrays they are copied into."""
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unknown:
-        parts = [("lacks", missing)] * bool(missing) + [("also has", unknown)] * bool(unknown)
-        words = " and ".join(f"{word} {', '.join(map(repr, names))}" for word, names in parts)
-        raise ValueError(f"`state` does not fit this {what}: it {words}")
-    for name, array in own.items():
-        given = np.asarray(state[name])
-        if given.shape != array.shape or given.dtype != array.dtype:
-            raise ValueError(
-                f"`state` does not fit this {what}: {name!r} is {given.shape} {given.dtype}, "
-                f"expected {array.shape} {array.dtype}"
-            )
-
-
-def image_shape(value: Any, name: str) -> tuple[int, int, int]:
-    """Return the (channels, height, width) of an image."""
-    if not isinstance(value, (tuple, list)) or len(value) != 3:
-        raise ValueError(f"`{name}` must be (channels, height, width), got {value!r}")
-    channels, h, w = (integer(size, name, 1) for size in value)
-    return channels, h, w
-
-
-def image_fits(h: int, w: int, model: str, given: tuple[int, ...]) -> None:
-    """Refuse images that a model's convolutions and poolings reduce to nothing."""
-    if h < 1 or w < 1:
-        raise ValueError(f"`input_shape` {given} is too small for {model}: nothing is left after its layers")
 
 
 def conv_weights_shape(value: Any, name: str, channels: int, groups: Any, of: str) -> tuple[int, Pair]:

@@ -1,0 +1,277 @@
+"""Average pooling over sliding windows, forward and backward; laid out and shared out as in `max_pooling`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from .jit import kernel, step
+from .windows import divisor, edge_column, full_columns, outputs_touching, share, taps_inside
+
+
+@kernel(parallel=True)
+def avg_pool_nchw(x, g, threads, y):
+    """Average each window. x (P, H, W); y (P, OH, OW), overwritten."""
+    for part in prange(threads):
+        first, past = share(np.int64(part), threads, y.shape[0] * g.oh)
+        _avg_rows_nchw(x, g, first, past, y)
+
+
+@kernel(parallel=True)
+def avg_pool_nhwc(x, g, threads, y):
+    """Average each window. x (N, H, W, C); y (N, OH, OW, C), overwritten."""
+    for part in prange(threads):
+        first, past = share(np.int64(part), threads, y.shape[0] * g.oh)
+        _avg_rows_nhwc(x, g, first, past, y)
+
+
+@kernel(parallel=True)
+def avg_pool_backward_nchw(dy, g, threads, dx):
+    """Spread dy evenly over each window. dy (P, OH, OW); dx (P, H, W), overwritten."""
+    for part in prange(threads):
+        first, past = share(np.int64(part), threads, dx.shape[0] * g.h)
+        _avg_backward_nchw(dy, g, first, past, dx)
+
+
+@kernel(parallel=True)
+def avg_pool_backward_nhwc(dy, g, threads, dx):
+    """Spread dy evenly over each window. dy (N, OH, OW, C); dx (N, H, W, C), overwritten."""
+    for part in prange(threads):
+        first, past = share(np.int64(part), threads, dx.shape[0] * g.h)
+        _avg_backward_nhwc(dy, g, first, past, dx)
+
+
+@step
+def _zero(values):
+    for i in range(values.size):
+        values[i] = 0
+
+
+@step
+def _add(x, y):
+    for i in range(y.size):
+        y[i] += x[i]
+
+
+@step
+def _add_strided(x, stride, y):
+    for i in range(y.size):
+        y[i] += x[np.uint64(i * stride)]  # unsigned: no code for indices that count from the end
+
+
+@step
+def _add_pairs(x, y):
+    """Add two neighbouring taps at stride 2: whole vectors are loaded and shuffled."""
+    for i in range(y.size):
+        y[i] = (y[i] + x[2 * i]) + x[2 * i + 1]
+
+
+@step
+def _add_triples(x, y):
+    """Add three neighbouring taps at stride 2."""
+    for i in range(y.size):
+        y[i] = ((y[i] + x[2 * i]) + x[2 * i + 1]) + x[2 * i + 2]
+
+
+@step
+def _add_three(x0, x1, x2, y):
+    for i in range(y.size):
+        y[i] = ((y[i] + x0[i]) + x1[i]) + x2[i]
+
+
+@step
+def _divide(x, divided_by, y):
+    """Divide rather than multiply by an inverse: the same bits in both layouts, and PyTorch's."""
+    by = y.dtype.type(divided_by)
+    for i in range(y.size):
+        y[i] = x[i] / by
+
+
+@step
+def _divide_row(x, rows, columns, y):
+    """Divide a row of outputs by their windows' pixels: `rows` times `columns`. x, columns, y (OW,)."""
+    height = y.dtype.type(rows)
+    for i in range(y.size):
+        y[i] = x[i] / (height * columns[i])
+
+
+@step
+def _columns_of_row(g, columns):
+    """Fill `columns` (OW,) with the number of columns that each window of a row counts."""
+    for ow in range(g.ow):
+        columns[ow] = columns.dtype.type(_columns(ow, g))
+    return columns
+
+
+@step
+def _columns(ow, g):
+    return divisor(ow * g.stride_w - g.left, g.w, g.kw, g.padded_w, g.include_pad)
+
+
+@step
+def _rows(oh, g):
+    return divisor(oh * g.stride_h - g.top, g.h, g.kh, g.padded_h, g.include_pad)
+
+
+@step
+def _avg_rows_nchw(x, g, first, past, y):
+    full0, full1 = full_columns(g)
+    columns = _columns_of_row(g, np.empty(g.ow, y.dtype))
+    for row in range(first, past):
+        p, oh = row // g.oh, row % g.oh
+        start = oh * g.stride_h - g.top
+        k0, k1 = taps_inside(start, g.h, g.kh, 1)
+        total = y[p, oh]
+        _zero(total)
+        for k in range(k0, k1):
+            pixels = x[p, start + k]
+            _add_edges(pixels, g, full0, full1, total)
+            if full0 == full1:
+                continue
+            seen = pixels[full0 * g.stride_w - g.left :]
+            if g.kw == 2 and g.stride_w == 2:
+                _add_pairs(seen, total[full0:full1])
+            elif g.kw == 3 and g.stride_w == 2:
+                _add_triples(seen, total[full0:full1])
+            elif g.stride_w == 1:
+                for tap_w in range(g.kw):
+                    _add(seen[tap_w:], total[full0:full1])
+            else:
+                for tap_w in range(g.kw):
+                    _add_strided(seen[tap_w:], g.stride_w, total[full0:full1])
+        _divide_row(total, _rows(oh, g), columns, total)
+
+
+@step
+def _add_edges(pixels, g, skip, resume, total):
+    """Add to the output columns [0, skip) and [resume, OW), whose windows reach into the padding."""
+    for i in range(skip + g.ow - resume):
+        ow = edge_column(i, skip, resume)
+        start = ow * g.stride_w - g.left
+        l0, l1 = taps_inside(start, g.w, g.kw, 1)
+        for tap_w in range(l0, l1):
+            total[ow] += pixels[start + tap_w]
+
+
+@step
+def _avg_rows_nhwc(x, g, first, past, y):
+    for row in range(first, past):
+        n, oh = row // g.oh, row % g.oh
+        start_h = oh * g.stride_h - g.top
+        k0, k1 = taps_inside(start_h, g.h, g.kh, 1)
+        rows = _rows(oh, g)
+        for ow in range(g.ow):
+            start_w = ow * g.stride_w - g.left
+            l0, l1 = taps_inside(start_w, g.w, g.kw, 1)
+            total = y[n, oh, ow]
+            _zero(total)
+            for k in range(k0, k1):
+                _add_pixels(x[n, start_h + k], start_w + l0, start_w + l1, total)
+            _divide(total, rows * _columns(ow, g), total)
+
+
+@step
+def _add_pixels(pixels, first, past, total):
+    """Add the pixels [first, past) of a row (W, C) to one output pixel (C,)."""
+    w = first
+    while w + 3 <= past:
+        _add_three(pixels[w], pixels[w + 1], pixels[w + 2], total)
+        w += 3
+    while w < past:
+        _add(pixels[w], total)
+        w += 1
+
+
+@step
+def _avg_backward_nchw(dy, g, first, past, dx):
+    """Fill the rows [first, past) of all planes' rows."""
+    columns, even = _columns_of_row(g, np.empty(g.ow, dy.dtype)), np.empty(g.ow, dy.dtype)
+    while first < past:
+        p = first // g.h
+        row0 = first - p * g.h
+        row1 = min(g.h, row0 + past - first)
+        _avg_backward_plane(dy[p], g, row0, row1, columns, even, dx[p])
+        first += row1 - row0
+
+
+@step
+def _avg_backward_plane(dy, g, row0, row1, columns, even, dx):
+    """Fill the rows [row0, row1) of a plane, each set to zero just before the first window adds to it."""
+    zeroed = row0
+    full0, full1 = full_columns(g)
+    oh0, oh1 = outputs_touching(row0, row1, g)
+    for oh in range(oh0, oh1):
+        start = oh * g.stride_h - g.top
+        first, past = max(start, row0), min(start + g.kh, row1)
+        if zeroed < past:
+            _zero(dx[zeroed:past].reshape((past - zeroed) * g.w))
+            zeroed = past
+        _divide_row(dy[oh], _rows(oh, g), columns, even)
+        for h in range(first, past):
+            _spread_row(even, g, full0, full1, dx[h])
+    _zero(dx[zeroed:row1].reshape((row1 - zeroed) * g.w))
+
+
+@step
+def _spread_row(even, g, full0, full1, dx):
+    """Add each output's share to the columns of its window. even (OW,); dx (W,)."""
+    _spread_edges(even, g, 0, full0, dx)
+    if full0 < full1:
+        shares, pixels = even[full0:full1], dx[full0 * g.stride_w - g.left :]
+        if g.kw == 2 and g.stride_w == 2:
+            for i in range(shares.size):
+                pixels[2 * i] += shares[i]
+                pixels[2 * i + 1] += shares[i]
+        else:
+            # From the last tap to the first: each pixel sums in the order of the output columns, as in NHWC.
+            for tap_w in range(g.kw - 1, -1, -1):
+                if g.stride_w == 1:
+                    _add(shares, pixels[tap_w : tap_w + shares.size])
+                else:
+                    for i in range(shares.size):
+                        pixels[np.uint64(tap_w + i * g.stride_w)] += shares[i]
+    _spread_edges(even, g, full1, g.ow, dx)
+
+
+@step
+def _spread_edges(even, g, first, past, dx):
+    """Add the shares of the output columns [first, past), whose windows reach into the padding."""
+    for ow in range(first, past):
+        start = ow * g.stride_w - g.left
+        for w in range(max(start, 0), min(start + g.kw, g.w)):
+            dx[w] += even[ow]
+
+
+@step
+def _avg_backward_nhwc(dy, g, first, past, dx):
+    """Fill the rows [first, past) of all images' rows."""
+    even = np.empty((g.ow, dy.shape[3]), dy.dtype)
+    while first < past:
+        n = first // g.h
+        row0 = first - n * g.h
+        row1 = min(g.h, row0 + past - first)
+        _avg_backward_image(dy[n], g, row0, row1, even, dx[n])
+        first += row1 - row0
+
+
+@step
+def _avg_backward_image(dy, g, row0, row1, even, dx):
+    """Fill the rows [row0, row1) of an image, each set to zero just before the first window adds to it."""
+    zeroed = row0
+    size = g.w * dx.shape[2]
+    oh0, oh1 = outputs_touching(row0, row1, g)
+    for oh in range(oh0, oh1):
+        start_h = oh * g.stride_h - g.top
+        first, past = max(start_h, row0), min(start_h + g.kh, row1)
+        if zeroed < past:
+            _zero(dx[zeroed:past].reshape((past - zeroed) * size))
+            zeroed = past
+        rows = _rows(oh, g)
+        for ow in range(g.ow):
+            _divide(dy[oh, ow], rows * _columns(ow, g), even[ow])
+        for h in range(first, past):
+            for ow in range(g.ow):
+                start_w = ow * g.stride_w - g.left
+                for w in range(max(start_w, 0), min(start_w + g.kw, g.w)):
+                    _add(even[ow], dx[h, w])
+    _zero(dx[zeroed:row1].reshape((row1 - zeroed) * size))

@@ -1,0 +1,98 @@
+"""Sliding windows: their sizes, and the arithmetic on them that kernels share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .jit import step
+
+Pair = tuple[int, int]  # (vertical, horizontal)
+
+
+class Window(NamedTuple):
+    """The sizes of a sliding window and of what it slides over, all ints: one compiled type serves.
+
+    The window of output (oh, ow) starts at row `oh * stride_h - top` and column `ow * stride_w - left` of the
+    image. Its tap (k, l) lies `k * dilation_h` rows and `l * dilation_w` columns further and has the number
+    `k * kw + l`. A tap outside the image lies in the padding.
+    """
+
+    h: int
+    w: int
+    oh: int
+    ow: int
+    kh: int
+    kw: int
+    stride_h: int
+    stride_w: int
+    top: int
+    left: int
+    dilation_h: int
+    dilation_w: int
+    padded_h: int  # the row past the padding below the image
+    padded_w: int
+    include_pad: int  # 1 where an average counts the padding
+
+    @classmethod
+    def of(
+        cls,
+        image: Pair,
+        output: Pair,
+        kernel: Pair,
+        stride: Pair,
+        padding: tuple[Pair, Pair],
+        dilation: Pair,
+        include_pad: bool = True,
+    ) -> Window:
+        """Return the window over an image of (H, W) that gives an output of (OH, OW)."""
+        (top, bottom), (left, right) = padding
+        padded = image[0] + bottom, image[1] + right
+        return cls(*image, *output, *kernel, *stride, top, left, *dilation, *padded, int(include_pad))
+
+
+@step
+def share(part, parts, total):
+    """Return the half-open range of `total` units that one of `parts` equal parts owns."""
+    return total * part // parts, total * (part + 1) // parts
+
+
+@step
+def taps_inside(start, size, kernel, dilation):
+    """Return the half-open range of taps inside an axis of `size`, for a window that starts at `start`."""
+    first, past = max(-start, 0), size - start
+    if dilation != 1:
+        first = (first + dilation - 1) // dilation
+        past = (past + dilation - 1) // dilation
+    return first, min(kernel, past)
+
+
+@step
+def edge_column(i, skip, resume):
+    """Return output column number `i` of those outside [skip, resume)."""
+    return i if i < skip else i - skip + resume
+
+
+@step
+def full_columns(g):
+    """Return the half-open range of output columns whose windows have all their columns in the image."""
+    first = min(g.ow, (g.left + g.stride_w - 1) // g.stride_w)
+    room = g.w + g.left - (g.kw - 1) * g.dilation_w - 1
+    past = room // g.stride_w + 1 if room >= 0 else 0
+    return first, max(first, min(g.ow, past))
+
+
+@step
+def outputs_touching(first_row, past_row, g):
+    """Return the half-open range of output rows whose windows overlap the rows [first_row, past_row)."""
+    reach = first_row + g.top - (g.kh - 1) * g.dilation_h - 1  # windows from here up end above
+    first = 0 if reach < 0 else reach // g.stride_h + 1
+    past = (past_row + g.top + g.stride_h - 1) // g.stride_h
+    return first, min(g.oh, past)
+
+
+@step
+def divisor(start, size, kernel, padded_end, include_pad):
+    """Return how many pixels a window counts along one axis; PyTorch's rule stops at the padded image."""
+    if include_pad != 0:
+        return min(start + kernel, padded_end) - start
+    return min(start + kernel, size) - max(start, 0)

@@ -1,0 +1,101 @@
+"""What every layer has."""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import validate
+
+Array = NDArray[Any]
+Seed = int | np.random.Generator | None
+
+
+class Layer(abc.ABC):
+    """A step of a network: `forward`, then `backward`.
+
+    Attributes
+    ----------
+    training : bool
+        Set by `train` and `eval`; only BatchNorm2d and Dropout behave differently.
+    needs_input_gradient : bool
+        False: `backward` returns None instead of dx. The first layer of a network needs none.
+    """
+
+    def __init__(self) -> None:
+        self.training = True
+        self.needs_input_gradient = True
+        self._parameters: dict[str, Array] = {}
+        self._gradients: dict[str, Array] = {}
+        self._buffers: dict[str, Array] = {}
+        self._saved: Any = None
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The arrays that training changes, by name."""
+        return self._parameters
+
+    @property
+    def gradients(self) -> dict[str, Array]:
+        """The gradients of `parameters`, under the same names.
+
+        `backward` overwrites them (it does not add to them), in the same arrays from step to step.
+        """
+        return self._gradients
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """The arrays that are saved with the parameters but not trained, by name."""
+        return self._buffers
+
+    @abc.abstractmethod
+    def forward(self, x: Array) -> Array:
+        """Return the output, and keep what `backward` needs: x itself or the output, not copies."""
+
+    @abc.abstractmethod
+    def backward(self, dy: Array) -> Array | None:
+        """Fill `gradients` and return dx, from the gradient of the last `forward`'s output.
+
+        Raises
+        ------
+        RuntimeError
+            If `forward` has not been called.
+        """
+
+    def __call__(self, x: Array) -> Array:
+        """Return ``forward(x)``."""
+        return self.forward(x)
+
+    def train(self, mode: bool = True) -> Layer:
+        """Behave as in training, or, with False, as in use. Return the layer."""
+        self.training = validate.boolean(mode, "mode")
+        return self
+
+    def eval(self) -> Layer:
+        """Behave as in use. Return the layer."""
+        return self.train(False)
+
+    def _restore(self) -> Any:
+        return validate.after_forward(self._saved, type(self).__name__)
+
+    def _add_parameter(self, name: str, value: Array) -> None:
+        self._parameters[name] = value
+        self._gradients[name] = np.zeros_like(value)
+
+    def _store_gradient(self, name: str, value: Array | None) -> None:
+        if value is not None:
+            np.copyto(self._gradients[name], value)
+
+
+def he_normal(shape: tuple[int, ...], fan_in: float, dtype: np.dtype[Any], seed: Seed) -> Array:
+    """Return normal numbers of variance 2 / fan_in.
+
+    He et al., "Delving deep into rectifiers" (2015), equation 10; ``torch.nn.init.kaiming_normal_``. They are
+    drawn in float64, so that both dtypes start from the same weights.
+    """
+    numbers = np.random.default_rng(seed).standard_normal(shape)
+    return (numbers * math.sqrt(2.0 / fan_in)).astype(dtype)

@@ -1,0 +1,277 @@
+"""Layers with weights: convolution, transposed convolution and dense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .. import validate
+from ..conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from ..plan import ALGORITHMS
+from ..pointwise import relu_backward
+from .base import Array, Layer, Seed, he_normal
+
+
+class _Weighted(Layer):
+    """A layer with a weight and perhaps a bias."""
+
+    def __init__(
+        self, shape: tuple[int, ...], outputs: int, bias: bool, fan_in: float, dtype: DTypeLike, seed: Seed
+    ) -> None:
+        super().__init__()
+        kind = validate.float_dtype(dtype)
+        self._add_parameter("weight", he_normal(shape, fan_in, kind, seed))
+        if validate.boolean(bias, "bias"):
+            self._add_parameter("bias", np.zeros(outputs, kind))
+
+    @property
+    def weight(self) -> Array:
+        """The array ``parameters["weight"]``."""
+        return self._parameters["weight"]
+
+    @property
+    def bias(self) -> Array | None:
+        """The array ``parameters["bias"]``, or None."""
+        return self._parameters.get("bias")
+
+    @property
+    def _needs(self) -> tuple[bool, bool, bool]:
+        return self.needs_input_gradient, True, self.bias is not None
+
+
+class Conv2d(_Weighted):
+    """Two-dimensional convolution, with ReLU in the same pass if asked for.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or pair
+    stride, padding, dilation, groups
+        As in `jitconv.conv2d`.
+    bias : bool
+        Add a bias, which starts at zero.
+    layout : {"NCHW", "NHWC"}
+        The axes of x and y.
+    activation : None or "relu"
+        Applied to the output while it is stored. `backward` undoes it.
+    algorithm : str
+        As in `jitconv.conv2d`.
+    dtype : float32 or float64
+        Of the parameters, and so of x.
+    seed : int, numpy.random.Generator or None
+        Of the weights: He initialisation (normal, fan-in). None: different in each process.
+
+    Attributes
+    ----------
+    weight : (out_channels, in_channels / groups, KH, KW) array
+    bias : (out_channels,) array or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: Any = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        layout: str = "NCHW",
+        activation: str | None = None,
+        algorithm: str = "auto",
+        dtype: DTypeLike = np.float32,
+        seed: Seed = None,
+    ) -> None:
+        channels = validate.integer(in_channels, "in_channels", 1)
+        outputs = validate.integer(out_channels, "out_channels", 1)
+        kernel = validate.pair(kernel_size, "kernel_size")
+        strides, dilations = validate.pair(stride, "stride"), validate.pair(dilation, "dilation")
+        groups = validate.integer(groups, "groups", 1)
+        validate.divides(groups, channels, "in_channels")
+        validate.divides(groups, outputs, "out_channels")
+        shape = (outputs, channels // groups, *kernel)
+        super().__init__(shape, outputs, bias, float(np.prod(shape[1:])), dtype, seed)
+        self.activation: str | None = validate.choice(activation, "activation", (None, "relu"))
+        self._options: dict[str, Any] = {
+            "stride": strides,
+            "padding": validate.padding(padding, kernel, strides, dilations),
+            "dilation": dilations,
+            "groups": groups,
+            "layout": validate.layout(layout),
+            "algorithm": validate.choice(algorithm, "algorithm", ALGORITHMS),
+        }
+
+    def forward(self, x: Array) -> Array:
+        """Return the convolution of x, (N, C, H, W) or (N, H, W, C) by `layout`."""
+        y = conv2d(x, self.weight, self.bias, activation=self.activation, **self._options)
+        self._saved = x, y if self.activation else None
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Fill the gradients of weight and bias, and return dx."""
+        x, y = self._restore()
+        if y is not None:
+            dy = relu_backward(dy, y)
+        gradients = conv2d_backward(dy, x, self.weight, needs=self._needs, **self._options)
+        self._store_gradient("weight", gradients.dw)
+        self._store_gradient("bias", gradients.db)
+        return gradients.dx
+
+
+class ConvTranspose2d(_Weighted):
+    """Two-dimensional transposed convolution.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or pair
+    stride, padding, output_padding, groups, dilation
+        As in `jitconv.conv_transpose2d`.
+    bias : bool
+        Add a bias, which starts at zero.
+    layout, dtype, seed
+        As in `Conv2d`. The fan-in is in_channels / groups * KH * KW / (stride[0] * stride[1]): the products
+        that make an output pixel, on average.
+
+    Attributes
+    ----------
+    weight : (in_channels, out_channels / groups, KH, KW) array
+    bias : (out_channels,) array or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: Any = 0,
+        output_padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | tuple[int, int] = 1,
+        *,
+        layout: str = "NCHW",
+        dtype: DTypeLike = np.float32,
+        seed: Seed = None,
+    ) -> None:
+        channels = validate.integer(in_channels, "in_channels", 1)
+        outputs = validate.integer(out_channels, "out_channels", 1)
+        kernel = validate.pair(kernel_size, "kernel_size")
+        strides, dilations = validate.pair(stride, "stride"), validate.pair(dilation, "dilation")
+        groups = validate.integer(groups, "groups", 1)
+        validate.divides(groups, channels, "in_channels")
+        validate.divides(groups, outputs, "out_channels")
+        fan_in = channels // groups * kernel[0] * kernel[1] / (strides[0] * strides[1])
+        shape = (channels, outputs // groups, *kernel)
+        super().__init__(shape, outputs, bias, fan_in, dtype, seed)
+        self._options: dict[str, Any] = {
+            "stride": strides,
+            "padding": validate.padding(padding, kernel, strides, dilations, words=False),
+            "output_padding": validate.pair(output_padding, "output_padding", 0),
+            "dilation": dilations,
+            "groups": groups,
+            "layout": validate.layout(layout),
+        }
+
+    def forward(self, x: Array) -> Array:
+        """Return the transposed convolution of x, (N, C, H, W) or (N, H, W, C) by `layout`."""
+        y = conv_transpose2d(x, self.weight, self.bias, **self._options)
+        self._saved = x
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Fill the gradients of weight and bias, and return dx."""
+        x = self._restore()
+        gradients = conv_transpose2d_backward(dy, x, self.weight, needs=self._needs, **self._options)
+        self._store_gradient("weight", gradients.dw)
+        self._store_gradient("bias", gradients.db)
+        return gradients.dx
+
+
+class Dense(_Weighted):
+    """A dense (fully connected, linear) layer, with ReLU in the same pass if asked for.
+
+    It is a 1x1 convolution on the library's own kernels, not a product by BLAS: its results are the same bits
+    for any number of threads, and BLAS threads, which spin for a while after a product, would slow the next
+    layer.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+        Add a bias, which starts at zero.
+    activation, dtype, seed
+        As in `Conv2d`.
+
+    Attributes
+    ----------
+    weight : (out_features, in_features) array
+    bias : (out_features,) array or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        activation: str | None = None,
+        dtype: DTypeLike = np.float32,
+        seed: Seed = None,
+    ) -> None:
+        features = validate.integer(in_features, "in_features", 1)
+        outputs = validate.integer(out_features, "out_features", 1)
+        super().__init__((outputs, features), outputs, bias, float(features), dtype, seed)
+        self.activation: str | None = validate.choice(activation, "activation", (None, "relu"))
+
+    @staticmethod
+    def _image(a: Array) -> Array:
+        """Return rows as the pixels of one image; no rows as no image, for an image has a pixel."""
+        return a.reshape(1, len(a), 1, a.shape[1]) if len(a) else a.reshape(0, 1, 1, a.shape[1])
+
+    def forward(self, x: Array) -> Array:
+        """Return x @ weight.T + bias.  x (N, in_features)."""
+        weight = self.weight
+        rows = validate.array(x, "x", (None, weight.shape[1]), weight.dtype, "as (N, in_features)")
+        kernel = weight.reshape(*weight.shape, 1, 1)
+        y = conv2d(self._image(rows), kernel, self.bias, layout="NHWC", activation=self.activation)
+        y = y.reshape(len(rows), len(weight))
+        self._saved = rows, y
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Fill the gradients of weight and bias, and return dx."""
+        x, y = self._restore()
+        weight = self.weight
+        dy = relu_backward(dy, y) if self.activation else validate.array(dy, "dy", y.shape, y.dtype, "as the output")
+        gradients = conv2d_backward(
+            self._image(dy),
+            self._image(x),
+            weight.reshape(*weight.shape, 1, 1),
+            layout="NHWC",
+            needs=self._needs,
+        )
+        if gradients.dw is not None:
+            self._store_gradient("weight", gradients.dw.reshape(weight.shape))
+        self._store_gradient("bias", gradients.db)
+        return None if gradients.dx is None else gradients.dx.reshape(x.shape)

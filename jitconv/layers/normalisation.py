@@ -1,0 +1,167 @@
+"""Layers that behave differently in training: BatchNorm2d and Dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .. import validate
+from ..pointwise import batch_norm, batch_norm_backward, dropout
+from .base import Array, Layer, Seed
+
+
+class BatchNorm2d(Layer):
+    """Batch normalisation of each channel; arguments and semantics are those of ``torch.nn.BatchNorm2d``.
+
+    Parameters
+    ----------
+    num_features : int
+        The channels of x.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        The share by which the running statistics move towards the batch's. None: their plain mean so far.
+    affine : bool
+        Scale and shift the result by the parameters weight and bias.
+    track_running_stats : bool
+        Keep running statistics, and use them after `eval`. False: the batch's are always used.
+    layout : {"NCHW", "NHWC"}
+        The axes of x and y.
+    dtype : float32 or float64
+        Of the parameters, and so of x.
+
+    Attributes
+    ----------
+    buffers : dict
+        running_mean, running_var (unbiased) and num_batches_tracked, which are saved with the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        layout: str = "NCHW",
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        super().__init__()
+        features = validate.integer(num_features, "num_features", 1)
+        kind = validate.float_dtype(dtype)
+        self._eps = validate.real(eps, "eps", 0.0)
+        self._momentum = None if momentum is None else validate.real(momentum, "momentum", 0.0, 1.0)
+        self._layout = validate.layout(layout)
+        self._unit = np.ones(features, kind), np.zeros(features, kind)
+        if validate.boolean(affine, "affine"):
+            self._add_parameter("weight", np.ones(features, kind))
+            self._add_parameter("bias", np.zeros(features, kind))
+        if validate.boolean(track_running_stats, "track_running_stats"):
+            self._buffers["running_mean"] = np.zeros(features, kind)
+            self._buffers["running_var"] = np.ones(features, kind)
+            self._buffers["num_batches_tracked"] = np.zeros((), np.int64)
+
+    def _scale_and_shift(self) -> tuple[Array, Array]:
+        weight, bias = self._unit
+        return self._parameters.get("weight", weight), self._parameters.get("bias", bias)
+
+    def _share(self) -> float:
+        """Return by how much the running statistics move towards the next batch's."""
+        if self._momentum is not None:
+            return self._momentum
+        return 1.0 / (1 + int(self._buffers["num_batches_tracked"]))
+
+    def forward(self, x: Array) -> Array:
+        """Return the normalised x."""
+        weight, bias = self._scale_and_shift()
+        tracked = "num_batches_tracked" in self._buffers
+        y, mean, inverse_std = batch_norm(
+            x,
+            weight,
+            bias,
+            self._buffers.get("running_mean"),
+            self._buffers.get("running_var"),
+            training=self.training,
+            momentum=self._share() if tracked and self.training else 0.0,
+            eps=self._eps,
+            layout=self._layout,
+        )
+        if tracked and self.training:
+            self._buffers["num_batches_tracked"] += 1
+        self._saved = x, mean, inverse_std, self.training or not tracked
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Fill the gradients of weight and bias, and return dx."""
+        x, mean, inverse_std, of_batch = self._restore()
+        weight, _ = self._scale_and_shift()
+        dx, dw, db = batch_norm_backward(
+            dy,
+            x,
+            weight,
+            mean,
+            inverse_std,
+            training=of_batch,
+            layout=self._layout,
+            needs_dx=self.needs_input_gradient,
+        )
+        if "weight" in self._parameters:
+            self._store_gradient("weight", dw)
+            self._store_gradient("bias", db)
+        return dx
+
+
+class Dropout(Layer):
+    """In training, zero each element with probability p and divide the others by 1 - p.
+
+    Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting" (2014), scaled in
+    training as ``torch.nn.Dropout``. After `eval` the layer returns x.
+
+    Parameters
+    ----------
+    p : float from 0 to 1
+    seed : int, numpy.random.Generator or None
+        The elements that are dropped follow from it and from how many batches have been seen. None: different
+        in each process.
+
+    Attributes
+    ----------
+    buffers : dict
+        key and batches, which are saved with the parameters: a resumed training drops the same elements.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If p is not a number from 0 to 1.
+    """
+
+    def __init__(self, p: float = 0.5, *, seed: Seed = None) -> None:
+        super().__init__()
+        self._p = validate.real(p, "p", 0.0, 1.0)
+        self._buffers["key"] = np.array(np.random.default_rng(seed).integers(2**62), np.int64)
+        self._buffers["batches"] = np.zeros((), np.int64)
+
+    def forward(self, x: Array) -> Array:
+        """Return x with elements dropped, or, after `eval`, x."""
+        if not self.training:
+            self._saved = (None,)
+            return x
+        batches = self._buffers["batches"]
+        key = int(self._buffers["key"]) << 64 | int(batches)
+        y = dropout(x, self._p, key)
+        batches += 1
+        self._saved = (key,)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Return dx."""
+        (key,) = self._restore()
+        if not self.needs_input_gradient:
+            return None
+        return dy if key is None else dropout(dy, self._p, key, name="dy")

@@ -1,0 +1,181 @@
+"""Pooling layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import validate
+from ..pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    global_max_pool2d,
+    global_max_pool2d_backward,
+    max_pool2d_backward,
+    max_pool2d_with_argmax,
+)
+from .base import Array, Layer
+
+
+class MaxPool2d(Layer):
+    """The largest element of each window.
+
+    Parameters
+    ----------
+    kernel_size : int or pair
+    stride : int or pair, optional
+        `kernel_size` by default.
+    padding, dilation, ceil_mode
+        As in `jitconv.max_pool2d`.
+    layout : {"NCHW", "NHWC"}
+        The axes of x and y.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: Any = 0,
+        dilation: int | tuple[int, int] = 1,
+        *,
+        ceil_mode: bool = False,
+        layout: str = "NCHW",
+    ) -> None:
+        super().__init__()
+        self._kernel = validate.pair(kernel_size, "kernel_size")
+        strides = self._kernel if stride is None else validate.pair(stride, "stride")
+        dilations = validate.pair(dilation, "dilation")
+        self._options: dict[str, Any] = {
+            "stride": strides,
+            "padding": validate.pool_padding(padding, self._kernel, strides, dilations),
+            "dilation": dilations,
+            "ceil_mode": validate.boolean(ceil_mode, "ceil_mode"),
+            "layout": validate.layout(layout),
+        }
+
+    def forward(self, x: Array) -> Array:
+        """Return the pooled x."""
+        y, argmax = max_pool2d_with_argmax(x, self._kernel, **self._options)
+        self._saved = argmax, x.shape
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Return dx."""
+        argmax, x_shape = self._restore()
+        if not self.needs_input_gradient:
+            return None
+        return max_pool2d_backward(dy, argmax, x_shape, self._kernel, **self._options)
+
+
+class AvgPool2d(Layer):
+    """The mean of each window.
+
+    Parameters
+    ----------
+    kernel_size : int or pair
+    stride : int or pair, optional
+        `kernel_size` by default.
+    padding, ceil_mode, count_include_pad
+        As in `jitconv.avg_pool2d`.
+    layout : {"NCHW", "NHWC"}
+        The axes of x and y.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        *,
+        layout: str = "NCHW",
+    ) -> None:
+        super().__init__()
+        self._kernel = validate.pair(kernel_size, "kernel_size")
+        strides = self._kernel if stride is None else validate.pair(stride, "stride")
+        self._options: dict[str, Any] = {
+            "stride": strides,
+            "padding": validate.pool_padding(padding, self._kernel, strides, (1, 1)),
+            "ceil_mode": validate.boolean(ceil_mode, "ceil_mode"),
+            "count_include_pad": validate.boolean(count_include_pad, "count_include_pad"),
+            "layout": validate.layout(layout),
+        }
+
+    def forward(self, x: Array) -> Array:
+        """Return the pooled x."""
+        y = avg_pool2d(x, self._kernel, **self._options)
+        self._saved = x.shape
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Return dx."""
+        x_shape = self._restore()
+        if not self.needs_input_gradient:
+            return None
+        return avg_pool2d_backward(dy, x_shape, self._kernel, **self._options)
+
+
+class GlobalAvgPool2d(Layer):
+    """The mean of each channel of each image; H and W become 1.
+
+    Parameters
+    ----------
+    layout : {"NCHW", "NHWC"}
+        The axes of x and y.
+    """
+
+    def __init__(self, *, layout: str = "NCHW") -> None:
+        super().__init__()
+        self._layout = validate.layout(layout)
+
+    def forward(self, x: Array) -> Array:
+        """Return the pooled x."""
+        y = global_avg_pool2d(x, layout=self._layout)
+        self._saved = x.shape
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Return dx."""
+        x_shape = self._restore()
+        if not self.needs_input_gradient:
+            return None
+        return global_avg_pool2d_backward(dy, x_shape, layout=self._layout)
+
+
+class GlobalMaxPool2d(Layer):
+    """The largest element of each channel of each image; H and W become 1.
+
+    Parameters
+    ----------
+    layout : {"NCHW", "NHWC"}
+        The axes of x and y.
+    """
+
+    def __init__(self, *, layout: str = "NCHW") -> None:
+        super().__init__()
+        self._layout = validate.layout(layout)
+
+    def forward(self, x: Array) -> Array:
+        """Return the pooled x."""
+        y, argmax = global_max_pool2d(x, layout=self._layout)
+        self._saved = argmax, x.shape
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Return dx."""
+        argmax, x_shape = self._restore()
+        if not self.needs_input_gradient:
+            return None
+        return global_max_pool2d_backward(dy, argmax, x_shape, layout=self._layout)

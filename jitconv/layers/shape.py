@@ -1,0 +1,43 @@
+"""Layers without parameters that keep every element: ReLU and Flatten."""
+
+from __future__ import annotations
+
+import math
+
+from .. import validate
+from ..pointwise import relu, relu_backward
+from .base import Array, Layer
+
+
+class ReLU(Layer):
+    """x where it is not below zero, and zero elsewhere; NaN stays NaN."""
+
+    def forward(self, x: Array) -> Array:
+        """Return the rectified x, of any shape."""
+        y = relu(x)
+        self._saved = y
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Return dx."""
+        y = self._restore()
+        return relu_backward(dy, y) if self.needs_input_gradient else None
+
+
+class Flatten(Layer):
+    """Every axis but the first as one, in the order in which the elements lie.
+
+    In the layout NHWC this is another order than in NCHW, and so is that of the next layer's weights.
+    """
+
+    def forward(self, x: Array) -> Array:
+        """Return x, (N, ...), as (N, features)."""
+        rows = validate.batch(x, "x")
+        self._saved = rows.shape
+        return rows.reshape(len(rows), math.prod(rows.shape[1:]))
+
+    def backward(self, dy: Array) -> Array | None:
+        """Return dx."""
+        shape = self._restore()
+        dy = validate.array(dy, "dy", (shape[0], math.prod(shape[1:])), None, "as the output")
+        return dy.reshape(shape) if self.needs_input_gradient else None

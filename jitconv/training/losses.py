@@ -1,0 +1,52 @@
+"""Losses, with their gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import validate
+from ..kernels import pointwise as kernels
+from ..layers.base import Array
+from ..pointwise import parts
+from . import checks
+
+
+class Loss(NamedTuple):
+    """A loss and its gradient with respect to the logits."""
+
+    value: float
+    dlogits: Array
+
+
+def softmax_cross_entropy(logits: Array, labels: Array) -> Loss:
+    """Return the mean cross-entropy between softmax(logits) and the labels, and its gradient.
+
+    The value is the mean over n of -log softmax(logits[n])[labels[n]], as that of
+    ``torch.nn.functional.cross_entropy``. Powers are taken of the logits less their row's highest, so large
+    logits do not overflow.
+
+    Parameters
+    ----------
+    logits : (N, K) array of float32 or float64
+    labels : (N,) array of integers from 0 to K - 1
+
+    Returns
+    -------
+    Loss
+        `value`, a float, and `dlogits`, an (N, K) array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a shape, a dtype or a label does not fit, or if there are no images.
+    """
+    logits = validate.array(logits, "logits", (None, None), None, "as (images, classes)")
+    images, classes = logits.shape
+    checks.not_empty(images, "logits")
+    labels = checks.labels(labels, "labels", images, classes)
+    losses, dlogits = np.empty(images, logits.dtype), np.empty_like(logits)
+    scale = logits.dtype.type(1.0 / images)
+    kernels.softmax_cross_entropy(logits, labels, scale, losses, dlogits, parts(logits.size))
+    return Loss(float(losses.sum(dtype=np.float64)) / images, dlogits)

@@ -1,0 +1,92 @@
+"""A network as a list of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .. import validate
+from ..layers.base import Array, Layer
+from . import checks
+
+
+class Sequential(Layer):
+    """Layers one after the other; itself a layer.
+
+    Parameters
+    ----------
+    layers : list of Layer
+    needs_input_gradient : bool
+        False: `backward` returns None, and stops at the first layer that has parameters without computing its
+        dx. The attribute of this name may be changed at any time; it decides for the layers inside.
+
+    Attributes
+    ----------
+    layers : list of Layer
+    parameters, gradients, buffers : dict
+        Those of all layers, under names like "0.weight": the layer's index, then its own name.
+    """
+
+    def __init__(self, layers: Sequence[Layer], *, needs_input_gradient: bool = True) -> None:
+        super().__init__()
+        self.layers: list[Layer] = checks.layers(layers, Layer)
+        self.needs_input_gradient = validate.boolean(needs_input_gradient, "needs_input_gradient")
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The arrays that training changes, by name."""
+        return {f"{i}.{name}": a for i, layer in enumerate(self.layers) for name, a in layer.parameters.items()}
+
+    @property
+    def gradients(self) -> dict[str, Array]:
+        """The gradients of `parameters`, under the same names."""
+        return {f"{i}.{name}": a for i, layer in enumerate(self.layers) for name, a in layer.gradients.items()}
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """The arrays that are saved with the parameters but not trained, by name."""
+        return {f"{i}.{name}": a for i, layer in enumerate(self.layers) for name, a in layer.buffers.items()}
+
+    def forward(self, x: Array) -> Array:
+        """Return the output of the last layer."""
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        """Fill every layer's gradients and return dx."""
+        trained = [index for index, layer in enumerate(self.layers) if layer.parameters]
+        first = trained[0] if trained else len(self.layers)
+        gradient: Array | None = dy
+        for index in reversed(range(len(self.layers))):
+            if gradient is None or (index < first and not self.needs_input_gradient):
+                return None
+            layer = self.layers[index]
+            layer.needs_input_gradient = self.needs_input_gradient or index > first
+            gradient = layer.backward(gradient)
+        return gradient
+
+    def train(self, mode: bool = True) -> Sequential:
+        """Behave as in training, or, with False, as in use. Return the network."""
+        super().train(mode)
+        for layer in self.layers:
+            layer.train(mode)
+        return self
+
+    def state(self) -> dict[str, Array]:
+        """Return copies of all parameters and buffers, by name."""
+        return {name: a.copy() for name, a in (self.parameters | self.buffers).items()}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Copy saved parameters and buffers into those of this network.
+
+        Raises
+        ------
+        ValueError
+            If a name, a shape or a dtype differs; then nothing is copied.
+        """
+        own = self.parameters | self.buffers
+        checks.same_state(state, own, "network")
+        for name, array in own.items():
+            np.copyto(array, state[name])

@@ -1,0 +1,207 @@
+"""Training a network: a step, the loop over epochs, and the accuracy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import validate
+from ..layers.base import Array, Layer
+from . import checks
+from .losses import softmax_cross_entropy
+from .optimizers import Optimizer
+
+
+class Evaluation(NamedTuple):
+    """How a network does on labelled images: the mean loss, and the share of right answers."""
+
+    loss: float
+    accuracy: float
+
+
+class Epoch(NamedTuple):
+    """One pass over the training images."""
+
+    number: int  # from 1
+    loss: float  # mean over the epoch, of the network as it was at each step
+    accuracy: float | None  # on the test images, after the epoch
+    images_per_second: float | None  # of the steps alone; None in an epoch restored from a file
+
+
+class Step(NamedTuple):
+    """What `Trainer.fit` tells after each step."""
+
+    epoch: int  # the number of the epoch under way, from 1
+    images: int  # of this epoch seen so far
+    batch: int  # images in this step
+    loss: float
+
+
+class Trainer:
+    """Trains a network to tell classes apart.
+
+    Parameters
+    ----------
+    model : Layer
+        A network whose output is an (N, classes) array of logits.
+    optimizer : Optimizer
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs finished so far.
+    position : int
+        Images seen so far of the epoch under way: not 0 after an interruption, and then `fit` goes on there.
+    images : int
+        Images in an epoch, known after `fit` has begun.
+    step_losses : list of float
+        The loss of every step so far.
+    history : list of Epoch
+        The epochs finished so far.
+    """
+
+    def __init__(self, model: Layer, optimizer: Optimizer) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.epoch = 0
+        self.position = 0
+        self.images = 0
+        self.loss_sum = 0.0  # over the images of the epoch under way
+        self.step_losses: list[float] = []
+        self.history: list[Epoch] = []
+
+    def step(self, x: Array, labels: Array) -> float:
+        """Train on one batch, and return the mean loss that it had before.
+
+        Parameters
+        ----------
+        x : array
+            Images in the network's layout and dtype.
+        labels : (N,) array of integers
+            The class of each image.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array does not fit the network.
+        """
+        if not self.model.training:
+            self.model.train()
+        loss, dlogits = softmax_cross_entropy(self.model.forward(x), labels)
+        self.model.backward(dlogits)
+        self.optimizer.update(self.model.parameters, self.model.gradients)
+        return loss
+
+    def fit(
+        self,
+        x: Array,
+        labels: Array,
+        *,
+        epochs: int,
+        batch_size: int = 100,
+        seed: int = 0,
+        test: tuple[Array, Array] | None = None,
+        on_step: Callable[[Step], None] | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> list[Epoch]:
+        """Train for a number of epochs, each over all images in an order of its own.
+
+        The order follows from `seed` and the epoch's number alone: training goes on from a saved state as if
+        it had never stopped, and the same seed gives the same bits, whatever the number of threads.
+
+        Parameters
+        ----------
+        x, labels : arrays
+            As in `step`, for all images.
+        epochs : int
+            How many; an interrupted one counts.
+        batch_size : int
+            Images in a step. The last step of an epoch takes what is left.
+        seed : int
+            Of the order.
+        test : (x, labels), optional
+            Images to measure the accuracy on after each epoch.
+        on_step, on_epoch : functions, optional
+            Called after each. An exception that they raise ends the training between two steps, where it can
+            be saved.
+
+        Returns
+        -------
+        list of Epoch
+            The epochs finished in this call.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.
+        """
+        epochs = validate.integer(epochs, "epochs", 0)
+        batch_size = validate.integer(batch_size, "batch_size", 1)
+        seed = validate.integer(seed, "seed", 0)
+        images = len(validate.batch(x, "x"))
+        checks.not_empty(images, "x")
+        labels = checks.array_of_length(labels, "labels", images)
+        self.images = images
+        done: list[Epoch] = []
+        for _ in range(epochs):
+            done.append(self._run_epoch(x, labels, batch_size, seed, test, on_step))
+            self.history.append(done[-1])
+            if on_epoch is not None:
+                on_epoch(done[-1])
+        return done
+
+    def _run_epoch(
+        self,
+        x: Array,
+        labels: Array,
+        batch_size: int,
+        seed: int,
+        test: tuple[Array, Array] | None,
+        on_step: Callable[[Step], None] | None,
+    ) -> Epoch:
+        order = np.random.default_rng((seed, self.epoch)).permutation(len(x))
+        begin = self.position
+        seconds = 0.0
+        for chosen in _batches(order, begin, batch_size):
+            start = time.perf_counter()
+            loss = self.step(x[chosen], labels[chosen])
+            seconds += time.perf_counter() - start
+            self.position += len(chosen)
+            self.loss_sum += loss * len(chosen)
+            self.step_losses.append(loss)
+            if on_step is not None:
+                on_step(Step(self.epoch + 1, self.position, len(chosen), loss))
+        accuracy = None if test is None else self.evaluate(*test).accuracy
+        mean, rate = self.loss_sum / len(order), (self.position - begin) / max(seconds, 1e-9)
+        self.epoch, self.position, self.loss_sum = self.epoch + 1, 0, 0.0
+        return Epoch(self.epoch, mean, accuracy, rate)
+
+    def predict(self, x: Array, *, batch_size: int = 100) -> Array:
+        """Return the logits of images, computed in batches and without training."""
+        images = len(validate.batch(x, "x"))
+        batch_size = validate.integer(batch_size, "batch_size", 1)
+        training = self.model.training
+        self.model.eval()
+        try:
+            starts = range(0, max(images, 1), batch_size)
+            return np.concatenate([self.model.forward(x[start : start + batch_size]) for start in starts])
+        finally:
+            self.model.train(training)
+
+    def evaluate(self, x: Array, labels: Array, *, batch_size: int = 100) -> Evaluation:
+        """Return the mean loss and the accuracy on labelled images."""
+        logits = self.predict(x, batch_size=batch_size)
+        loss, _ = softmax_cross_entropy(logits, labels)
+        return Evaluation(loss, float(np.mean(logits.argmax(axis=1) == labels)))
+
+    def accuracy(self, x: Array, labels: Array, *, batch_size: int = 100) -> float:
+        """Return the share of images whose class has the largest logit."""
+        return self.evaluate(x, labels, batch_size=batch_size).accuracy
+
+
+def _batches(order: Array, begin: int, batch_size: int) -> Iterator[Array]:
+    for start in range(begin, len(order), batch_size):
+        yield order[start : start + batch_size]
