@@ -8,7 +8,7 @@ from .conv import (
     conv_transpose2d_backward,
     plan_conv2d,
 )
-from .plan import ConvPlan
+from .plan import ConvPlan, without_winograd
 from .threads import get_num_threads, num_threads, set_num_threads
 from .version import __version__
 
@@ -24,4 +24,5 @@ __all__ = [
     "num_threads",
     "plan_conv2d",
     "set_num_threads",
+    "without_winograd",
 ]

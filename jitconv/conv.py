@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 from . import geometry, plan, shapes, validate, workspace
 from .kernels.bias import bias_gradient
-from .kernels.correlate import correlate
-from .kernels.pack import pack
-from .kernels.weights import correlate_weights, reduce_weights
 from .plan import ConvPlan
 from .problem import ConvProblem
 from .shapes import Activation, Pair
@@ -62,15 +59,6 @@ def _needs(value: Any) -> tuple[bool, bool, bool]:
         raise ValueError(f"`needs` must be three booleans, for dx, dw and db, got {value!r}")
     dx, dw, db = (validate.boolean(one, "needs") for one in value)
     return dx, dw, db
-
-
-def _run(call: geometry.CorrelateCall, source: Array, w: Array, b: Array | None, target: Array) -> None:
-    """Pack the weights and run the kernel of forward or backward-data."""
-    packed = workspace.scratch(call.packed_size * w.itemsize, "weights")
-    strips = workspace.scratch(call.scratch, "strips")
-    has_bias = b is not None
-    pack(w.dtype, call.threads, w, b if has_bias else 0, has_bias, call.packing, call.pack_offsets, packed)
-    correlate(w.dtype, call.threads, source, packed, target, call.geometry, call.tables, strips)
 
 
 def conv2d(
@@ -147,8 +135,8 @@ def conv2d(
     if y is None:
         y = workspace.aligned_empty(shape, batch.array.dtype)
     if y.size:
-        call = geometry.forward_call(p, algorithm, get_num_threads(), activation == "relu")
-        _run(call, batch.array, weights, bias, y)
+        call = geometry.forward_call(p, plan.resolve(p, algorithm), get_num_threads(), activation == "relu")
+        call.run(batch.array, weights, bias, y)
     if out is None:
         return batch.back(y)
     if not np.may_share_memory(out, y):
@@ -161,7 +149,7 @@ def _data_gradient(p: ConvProblem, dy: Array, w: Array, b: Array | None, algorit
     shape = Activation(p.n, p.c, p.h, p.w).shape(p.layout)
     dx = workspace.aligned_empty(shape, dy.dtype)
     if dx.size:
-        _run(geometry.backward_data_call(p, algorithm, get_num_threads()), dy, w, b, dx)
+        geometry.backward_data_call(p, plan.resolve(p, algorithm), get_num_threads()).run(dy, w, b, dx)
     return dx
 
 
@@ -172,11 +160,7 @@ def _weight_gradient(p: ConvProblem, x: Array, dy: Array, algorithm: str, bias: 
     if p.n == 0:
         dw[...], db[...] = 0, 0
     elif dw.size:
-        call = geometry.backward_weights_call(p, algorithm, get_num_threads(), bias)
-        sums = workspace.scratch(call.sums, "sums")
-        strips = workspace.scratch(call.scratch, "strips")
-        correlate_weights(x.dtype, call.threads, x, dy, call.geometry, call.tables, sums, strips)
-        reduce_weights(x.dtype, call.threads, call.geometry, sums, dw, db)
+        geometry.backward_weights_call(p, plan.resolve(p, algorithm), get_num_threads(), bias).run(x, dy, dw, db)
     return dw, db if bias else None
 
 
@@ -367,7 +351,8 @@ def conv_transpose2d_backward(
     if need_dx:
         y = workspace.aligned_empty(p.output.shape(layout), gradient.dtype)
         if y.size:
-            _run(geometry.forward_call(p, "auto", get_num_threads(), False), gradient, weights, None, y)
+            call = geometry.forward_call(p, plan.resolve(p, "auto"), get_num_threads(), False)
+            call.run(gradient, weights, None, y)
         dx = batch.back(y)
     if need_dw:
         dw, _ = _weight_gradient(p, gradient, batch.array, "auto", False)
@@ -418,7 +403,7 @@ def plan_conv2d(
     kind = validate.float_dtype(dtype, "dtype")
     f, kernel = validate.conv_weights_shape(w_shape, "w_shape", image.c, groups, "x_shape")
     p = _problem(image, f, _Window.of(kernel, stride, padding, dilation), groups, layout, kind)
-    n_threads = get_num_threads()
+    n_threads, algorithm = get_num_threads(), plan.resolve(p, algorithm)
     return ConvPlan(
         p,
         plan.plan_forward(p, algorithm, n_threads),

@@ -8,29 +8,38 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import correlate, pack, weights
-from .kernels.simd import ALIGNMENT, VECTOR_BYTES
+from . import workspace
+from .cost import PassPlan
+from .kernels import correlate, weights
+from .kernels.simd import VECTOR_BYTES
 from .kernels.tile import SPARE_BYTES
-from .plan import PassPlan, plan_backward_data, plan_backward_weights, plan_forward
+from .packing import Packing
+from .plan import plan_backward_data, plan_backward_weights, plan_forward
 from .problem import BLOCK_BYTES, ConvProblem, Correlation, Phase, WeightGradient
+from .records import Int64, Scratch, Tables, aligned, record
+from .winograd import TILES, WinogradCall, WinogradPass, WinogradWeights, WinogradWeightsCall
 
-Int64 = NDArray[np.int64]
+Array = NDArray[Any]
 
 
 class CorrelateCall(NamedTuple):
-    """What the kernels `pack` and `correlate` need beside the arrays."""
+    """Forward or backward-data, direct or by im2col, ready to run."""
 
-    packing: NDArray[Any]
-    pack_offsets: Int64
-    packed_size: int  # elements
+    packing: Packing
     geometry: NDArray[Any]
     tables: Int64
     scratch: int  # bytes, all threads
     threads: int
 
+    def run(self, source: Array, w: Array, b: Array | None, target: Array) -> None:
+        """Overwrite `target`."""
+        packed = self.packing.run(w, b, self.threads)
+        strips = workspace.scratch(self.scratch, "strips")
+        correlate.correlate(w.dtype, self.threads, source, packed, target, self.geometry, self.tables, strips)
+
 
 class WeightsCall(NamedTuple):
-    """What the kernel `correlate_weights` needs beside the arrays."""
+    """Backward-weights, direct or by im2col, ready to run."""
 
     geometry: NDArray[Any]
     tables: Int64
@@ -38,45 +47,11 @@ class WeightsCall(NamedTuple):
     scratch: int  # bytes, all threads
     threads: int
 
-
-def _record(dtype: np.dtype[Any], values: dict[str, int]) -> NDArray[Any]:
-    record = np.zeros(1, dtype)
-    for name in dtype.names or ():
-        record[name] = values[name]
-    return record
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-class _Scratch:
-    """Lays out a thread's scratch, region after region."""
-
-    def __init__(self) -> None:
-        self.size = 0
-
-    def add(self, size: int) -> int:
-        start = self.size
-        self.size += _aligned(size)
-        return start
-
-
-class _Tables:
-    """Collects tables of int64 into one array; each is known by where it starts."""
-
-    def __init__(self, reserved: int) -> None:
-        self._parts: list[Int64] = [np.zeros(reserved, np.int64)]
-        self._size = reserved
-
-    def add(self, values: Any) -> int:
-        start = self._size
-        self._parts.append(np.ascontiguousarray(values, dtype=np.int64).ravel())
-        self._size += self._parts[-1].size
-        return start
-
-    def array(self) -> Int64:
-        return np.concatenate(self._parts)
+    def run(self, x: Array, dy: Array, dw: Array, db: Array) -> None:
+        """Overwrite `dw` and, if the call was made with a bias, `db`."""
+        sums, strips = workspace.scratch(self.sums, "sums"), workspace.scratch(self.scratch, "strips")
+        weights.correlate_weights(x.dtype, self.threads, x, dy, self.geometry, self.tables, sums, strips)
+        weights.reduce_weights(x.dtype, self.threads, self.geometry, sums, dw, db)
 
 
 def _taps(each: Correlation, phase: Phase) -> list[tuple[int, int, int]]:
@@ -92,34 +67,11 @@ def _pixel_offsets(images: int, rows: int, cols: int, image_pitch: int, row_pitc
     return np.asarray(image * image_pitch + row * row_pitch + col * pixel_pitch, np.int64).ravel()
 
 
-def _packing(each: Correlation, p: ConvProblem, swapped: bool) -> tuple[NDArray[Any], Int64]:
-    """Return the record and the offsets with which `pack` makes the panels."""
-    panels, vectors, _ = each.panels
-    area = p.kernel[0] * p.kernel[1]
-    starts = np.array(each.order, np.int64) * each.depth
-    rows = starts if swapped else np.add.outer(np.arange(each.depth), starts)
-    record = _record(
-        pack.PACKING,
-        {
-            "swapped": int(swapped),
-            "groups": p.groups,
-            "group_f": p.f // p.groups,
-            "group_c": p.c // p.groups,
-            "area": area,
-            "panels": panels,
-            "lanes": vectors * each.lanes,
-            "panel_bytes": each.panel_bytes,
-        },
-    )
-    return record, rows.ravel() * (vectors * VECTOR_BYTES)
-
-
 def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: PassPlan, relu: bool) -> CorrelateCall:
     size = each.itemsize
     source, target = each.source, each.target
     panels, vectors, last = each.panels
     unfold = plan.algorithm == "im2col"
-    packing, pack_offsets = _packing(each, p, swapped)
     row_bytes = vectors * VECTOR_BYTES
     pixel_pitch = source.c * size
     if each.source_in_place:
@@ -133,7 +85,7 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
     top, left = each.origin
     depth = each.depth
 
-    tables = _Tables(len(each.phases) * correlate.PHASE_COLUMNS)
+    tables = Tables(len(each.phases) * correlate.PHASE_COLUMNS)
     phase_rows = np.zeros((len(each.phases), correlate.PHASE_COLUMNS), np.int64)
     unfolded = 0
     for entry, phase in zip(phase_rows, each.phases, strict=True):
@@ -165,15 +117,15 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
         )  # fmt: skip
         if unfold:
             entry[correlate.P_WIDE_TABLE] = tables.add(np.arange(max(pixels, 1)) * wide)
-            unfolded += _aligned(pixels * wide)
+            unfolded += aligned(pixels * wide)
 
-    scratch = _Scratch()
+    scratch = Scratch()
     scratch.add(0 if each.source_in_place else plan.images * image_pitch)
     unfolded_at = scratch.add(unfolded)
     target_at = scratch.add(each.target_bytes(plan.images, plan.rows))
     table_at = scratch.add(VECTOR_BYTES // size * 8)
     spare_at = scratch.add(SPARE_BYTES)
-    geometry = _record(
+    geometry = record(
         correlate.GEOMETRY,
         {
             "n": source.n, "c": source.c, "h": source.h, "w": source.w,
@@ -198,31 +150,12 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
     )  # fmt: skip
     phase_table = tables.array()
     phase_table[: phase_rows.size] = phase_rows.ravel()
-    packed = (1 + panels * each.groups) * vectors * each.lanes + panels * each.groups * each.panel_bytes // size
-    return CorrelateCall(
-        packing, pack_offsets, packed, geometry, phase_table, plan.threads * scratch.size, plan.threads
-    )
+    packing = Packing.of(each, p, swapped)
+    return CorrelateCall(packing, geometry, phase_table, plan.threads * scratch.size, plan.threads)
 
 
-@functools.lru_cache(maxsize=256)
-def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> CorrelateCall:
-    """Return the numbers of the forward pass."""
-    plan = plan_forward(p, algorithm, n_threads)
-    return _correlate_call(Correlation.forward(p, plan.borders), p, False, plan, relu)
-
-
-@functools.lru_cache(maxsize=256)
-def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> CorrelateCall:
-    """Return the numbers of backward-data."""
-    plan = plan_backward_data(p, algorithm, n_threads)
-    return _correlate_call(Correlation.backward_data(p, plan.borders), p, True, plan, False)
-
-
-@functools.lru_cache(maxsize=256)
-def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: bool) -> WeightsCall:
-    """Return the numbers of backward-weights."""
+def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
     each = WeightGradient(p)
-    plan = plan_backward_weights(p, algorithm, n_threads)
     size = p.itemsize
     out = p.output
     panels, vectors, last = each.panels
@@ -251,7 +184,7 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
     ]
     wide = each.area * block_c * size
 
-    tables = _Tables(0)
+    tables = Tables(0)
     a_table = tables.add(np.add.outer(taps, np.arange(block_c) * size))
     last_a_table = tables.add(np.add.outer(taps, np.arange(last_c) * size))
     line_table = tables.add(_pixel_offsets(plan.images, plan.rows, 1, image_pitch, line_step, 0))
@@ -261,7 +194,7 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
     tap_table = tables.add(taps[:: p.kernel[1]] if merged else taps)
 
     pixels = plan.images * plan.rows * out.w
-    scratch = _Scratch()
+    scratch = Scratch()
     scratch.add(0 if each.x_in_place else plan.images * image_pitch)
     unfolded_at = scratch.add(pixels * wide if unfold else 0)
     dy_at = scratch.add(0 if each.dy_in_place else each.dy_bytes(plan.images, plan.rows))
@@ -269,7 +202,7 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
     table_at = scratch.add(VECTOR_BYTES // size * 8)
     spare_at = scratch.add(SPARE_BYTES)
     runs = p.kernel[1] if merged else 1
-    geometry = _record(
+    geometry = record(
         weights.GEOMETRY,
         {
             "n": p.n, "c": p.c, "h": p.h, "w": p.w, "oh": out.h, "ow": out.w, "f": p.f,
@@ -295,3 +228,32 @@ def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: 
     )  # fmt: skip
     sums = plan.chunks * each.sums_bytes(block_c)
     return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, plan.threads)
+
+
+@functools.lru_cache(maxsize=256)
+def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> CorrelateCall | WinogradCall:
+    """Return the forward pass, ready to run; `algorithm` has been through `plan.resolve`."""
+    plan = plan_forward(p, algorithm, n_threads)
+    if plan.algorithm in TILES:
+        return WinogradCall.of(WinogradPass.forward(p, TILES[plan.algorithm]), p, False, plan, relu)
+    return _correlate_call(Correlation.forward(p, plan.borders), p, False, plan, relu)
+
+
+@functools.lru_cache(maxsize=256)
+def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> CorrelateCall | WinogradCall:
+    """Return backward-data, ready to run."""
+    plan = plan_backward_data(p, algorithm, n_threads)
+    if plan.algorithm in TILES:
+        return WinogradCall.of(WinogradPass.backward_data(p, TILES[plan.algorithm]), p, True, plan, False)
+    return _correlate_call(Correlation.backward_data(p, plan.borders), p, True, plan, False)
+
+
+@functools.lru_cache(maxsize=256)
+def backward_weights_call(
+    p: ConvProblem, algorithm: str, n_threads: int, bias: bool
+) -> WeightsCall | WinogradWeightsCall:
+    """Return backward-weights, ready to run."""
+    plan = plan_backward_weights(p, algorithm, n_threads)
+    if plan.algorithm in TILES:
+        return WinogradWeightsCall.of(WinogradWeights(p, TILES[plan.algorithm]), plan, bias)
+    return _weights_call(p, plan, bias)

@@ -67,7 +67,7 @@ class Phase:
     taps: tuple[tuple[int, int, int], ...]
 
 
-def _panels(channels: int, lanes: int) -> tuple[int, int, int]:
+def cut_panels(channels: int, lanes: int) -> tuple[int, int, int]:
     """Return how output channels are cut: (panels, vectors in each, vectors in the last)."""
     vectors = -(-channels // lanes)
     panels = -(-vectors // MAX_VECTORS)
@@ -260,7 +260,7 @@ class Correlation:
     @functools.cached_property
     def panels(self) -> tuple[int, int, int]:
         """(panels for each group, vectors in each, vectors in the last)."""
-        return _panels(self.target.c // self.groups, self.lanes)
+        return cut_panels(self.target.c // self.groups, self.lanes)
 
     def strip_rows(self, rows: int) -> int:
         """Return the source rows that `rows` target rows of each phase read."""
@@ -299,7 +299,7 @@ class WeightGradient:
     @functools.cached_property
     def panels(self) -> tuple[int, int, int]:
         """(panels for each group, vectors in each, vectors in the last)."""
-        return _panels(self.problem.f // self.problem.groups, self.lanes)
+        return cut_panels(self.problem.f // self.problem.groups, self.lanes)
 
     @property
     def area(self) -> int:

@@ -395,3 +395,9 @@ def argmax_entries(bad: int, name: str, source: str) -> None:
             f"`{name}` holds {bad} offset{'s' if bad != 1 else ''} outside the window or in the padding: pass the "
             f"argmax that {source} returned, with the same sizes and options"
         )
+
+
+def winograd_fits(algorithm: str, fits: bool) -> None:
+    """Refuse Winograd for a convolution that it does not compute."""
+    if not fits:
+        raise ValueError(f"`algorithm`={algorithm!r} needs a 3x3 kernel, stride 1, dilation 1 and groups=1")

@@ -134,6 +134,21 @@ def copy_vector(typingctx, target, source, like):
 
 
 @intrinsic
+def add_vector(typingctx, target, source, like):
+    """Add one vector to another."""
+
+    def codegen(context, builder, signature, args):
+        target, source, _ = args
+        vector = Vector(builder, signature.args[2])
+        target = builder.inttoptr(target, POINTER)
+        total = builder.fadd(vector.load(target), vector.load(builder.inttoptr(source, POINTER)))
+        vector.store(total, target)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, like), codegen
+
+
+@intrinsic
 def zero_bytes(typingctx, target, count):
     """Set `count` bytes to zero, which is 0.0 in every float type."""
 

@@ -1,0 +1,80 @@
+"""What the planners share: the plan of a pass, the ways to cut a batch, and the constants of the cost model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from .shapes import Pair
+
+# Bytes of scratch that a strip may fill: half of a 1 MB L2, the smallest of current servers; a panel streams beside.
+STRIP_BYTES = 640 * 1024
+# Backward-weights: bytes of sums that stay in L2 while the pixels go by, bytes that the chunks may take together, and
+# how many units there should be to share.
+SUMS_BYTES = 8 * 1024 * 1024
+UNITS = 16
+# The cost model, in cycles: one vector FMA is 1.
+GATHER_BYTES = 12.0  # bytes moved to or from scratch in a cycle
+FAR_BYTES = 8.0  # bytes read in a cycle from beyond L2
+NEAR_BYTES = 16.0  # bytes streamed in order from L2 or L3 in a cycle, beside the arithmetic
+CALL = 40.0  # one call of the tile
+LINE = 10.0  # one more tap in it
+UNIT = 2000.0  # one unit
+
+
+@dataclasses.dataclass(frozen=True)
+class PassPlan:
+    """What one pass does.
+
+    Attributes
+    ----------
+    algorithm : str
+        "direct", "im2col", "winograd" or "winograd_2x2".
+    tile : str
+        Rows x lanes of the register tile.
+    images, rows : int
+        A strip: so many whole images, or so many rows (of each residue of the stride) of one.
+    borders : bool
+        Whether pixels near the border are computed apart, with the taps that lie inside only.
+    units, threads : int
+        Units of work that the threads share, and threads that have some.
+    parts : int
+        Ranges of output channels that are units of their own.
+    block_channels, chunks : int
+        Backward-weights: input channels of a unit, and sums of pixels that are added at the end.
+    workspace : int
+        Bytes of scratch, all threads together, packed weights not counted.
+    reason : str
+        What decided.
+    """
+
+    algorithm: str
+    tile: str
+    images: int
+    rows: int
+    borders: bool
+    units: int
+    parts: int
+    block_channels: int
+    chunks: int
+    threads: int
+    workspace: int
+    reason: str
+
+    def __str__(self) -> str:
+        strip = f"{self.images} image{'s' * (self.images > 1)}" if self.images > 1 else f"{self.rows} rows"
+        return (
+            f"{self.algorithm}, tile {self.tile}, strips of {strip}, {self.units} units on {self.threads} threads, "
+            f"{self.workspace / 1024:.0f} KiB of scratch; {self.reason}"
+        )
+
+
+def strips(images: int, rows: int) -> Iterator[Pair]:
+    """Yield the (images, rows) of strips to consider: whole images, then ever fewer rows of one."""
+    count = 1
+    while count < 2 * images:
+        yield min(count, images), rows
+        count *= 2
+    for pieces in range(2, rows + 1):
+        if -(-rows // pieces) != -(-rows // (pieces - 1)):
+            yield 1, -(-rows // pieces)
