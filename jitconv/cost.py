@@ -13,6 +13,8 @@ STRIP_BYTES = 640 * 1024
 # how many units there should be to share.
 SUMS_BYTES = 8 * 1024 * 1024
 UNITS = 16
+# Whatever decides over the order of summation is decided for this many threads, whatever their number is.
+NOMINAL_THREADS = 4
 # The cost model, in cycles: one vector FMA is 1.
 GATHER_BYTES = 12.0  # bytes moved to or from scratch in a cycle
 FAR_BYTES = 8.0  # bytes read in a cycle from beyond L2

@@ -9,6 +9,7 @@ from .cost import (
     FAR_BYTES,
     GATHER_BYTES,
     LINE,
+    NOMINAL_THREADS,
     STRIP_BYTES,
     SUMS_BYTES,
     UNIT,
@@ -58,12 +59,21 @@ MOST_PHASES = 100
 
 def plan_correlation(make: Callable[[bool], Correlation], algorithm: str, n_threads: int) -> tuple[float, PassPlan]:
     """Return the cost in cycles and the plan of forward or backward-data; `make` takes whether borders are split."""
+    # Borders apart change the blocks of k, and with them the rounding: that choice must not follow the threads.
+    splits = (False,) if algorithm == "im2col" else (False, True)
+    nominal = _cheapest(make, algorithm, NOMINAL_THREADS, splits)
+    return _cheapest(make, algorithm, n_threads, (nominal[1].borders,))
+
+
+def _cheapest(
+    make: Callable[[bool], Correlation], algorithm: str, n_threads: int, splits: tuple[bool, ...]
+) -> tuple[float, PassPlan]:
     unfold = algorithm == "im2col"
 
     def cuts() -> Iterator[tuple[Correlation, int, int, int]]:
-        for split in (False,) if unfold else (False, True):
+        for split in splits:
             each = make(split)
-            if split and len(each.phases) > MOST_PHASES:
+            if split and (len(each.phases) > MOST_PHASES or not any(phase.taps for phase in each.phases)):
                 continue
             ranges = sorted({min(each.panels[0] * each.groups, part) for part in (1, 2, n_threads)})
             for images, rows in strips(each.source.n, each.rows):

@@ -12,10 +12,10 @@ import dataclasses
 import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from . import direct, validate, winograd
-from .cost import PassPlan
+from .cost import NOMINAL_THREADS, PassPlan
 from .problem import ConvProblem, Correlation, WeightGradient
 from .winograd import WinogradPass, WinogradWeights
 
@@ -23,6 +23,8 @@ ALGORITHMS = ("auto", "direct", "im2col", *winograd.TILES)
 
 # "auto" leaves direct only for a clear gain: the model is right within some 15%.
 MARGIN = 0.9
+
+Costed = tuple[float, PassPlan]
 
 _local = threading.local()
 
@@ -75,43 +77,49 @@ class ConvPlan:
         return "\n".join(lines)
 
 
-def _choose(algorithm: str, plain: tuple[float, PassPlan], fast: tuple[float, PassPlan]) -> PassPlan:
-    """Return Winograd's plan where it was asked for or is clearly cheaper."""
-    return fast[1] if algorithm != "auto" or fast[0] < MARGIN * plain[0] else plain[1]
+def _choose(algorithm: str, plans: Callable[[int, str], Costed], n_threads: int) -> PassPlan:
+    """Return the plan of the algorithm asked for or, for "auto", of Winograd where it is clearly cheaper.
+
+    `plans` makes a plan for so many threads and an algorithm. Results must not depend on the threads, so the choice
+    is made for a fixed number.
+    """
+    if algorithm == "auto":
+        gains = plans(NOMINAL_THREADS, "winograd")[0] < MARGIN * plans(NOMINAL_THREADS, "direct")[0]
+        algorithm = "winograd" if gains else "direct"
+    return plans(n_threads, algorithm)[1]
 
 
 @functools.lru_cache(maxsize=1024)
 def plan_forward(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the forward pass; `algorithm` has been through `resolve`."""
-    plain = direct.plan_correlation(functools.partial(Correlation.forward, problem), algorithm, n_threads)
-    if algorithm in ("direct", "im2col"):
-        return plain[1]
-    name = "winograd" if algorithm == "auto" else algorithm
-    each = WinogradPass.forward(problem, winograd.TILES[name])
-    return _choose(algorithm, plain, winograd.plan_pass(each, name, n_threads))
+
+    def plans(count: int, name: str) -> Costed:
+        if name in winograd.TILES:
+            return winograd.plan_pass(WinogradPass.forward(problem, winograd.TILES[name]), name, count)
+        return direct.plan_correlation(functools.partial(Correlation.forward, problem), name, count)
+
+    return _choose(algorithm, plans, n_threads)
 
 
 @functools.lru_cache(maxsize=1024)
 def plan_backward_data(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the gradient of the input; `algorithm` has been through `resolve`."""
-    plain = direct.plan_correlation(functools.partial(Correlation.backward_data, problem), algorithm, n_threads)
-    if algorithm in ("direct", "im2col"):
-        return plain[1]
-    name = "winograd" if algorithm == "auto" else algorithm
-    each = WinogradPass.backward_data(problem, winograd.TILES[name])
-    return _choose(algorithm, plain, winograd.plan_pass(each, name, n_threads))
+
+    def plans(count: int, name: str) -> Costed:
+        if name in winograd.TILES:
+            return winograd.plan_pass(WinogradPass.backward_data(problem, winograd.TILES[name]), name, count)
+        return direct.plan_correlation(functools.partial(Correlation.backward_data, problem), name, count)
+
+    return _choose(algorithm, plans, n_threads)
 
 
 @functools.lru_cache(maxsize=1024)
 def plan_backward_weights(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the gradient of the weights; `algorithm` has been through `resolve`."""
-    plain = direct.plan_weights(WeightGradient(problem), algorithm, n_threads)
-    if algorithm in ("direct", "im2col"):
-        return plain[1]
-    name = "winograd" if algorithm == "auto" else algorithm
-    each = WinogradWeights(problem, winograd.TILES[name])
-    # Chunks and blocks fix the order of summation, so the choice must not follow the threads.
-    nominal = direct.plan_weights(WeightGradient(problem), algorithm, 1), winograd.plan_weights(each, name, 1)
-    if _choose(algorithm, *nominal).algorithm == name:
-        return winograd.plan_weights(each, name, n_threads)[1]
-    return plain[1]
+
+    def plans(count: int, name: str) -> Costed:
+        if name in winograd.TILES:
+            return winograd.plan_weights(WinogradWeights(problem, winograd.TILES[name]), name, count)
+        return direct.plan_weights(WeightGradient(problem), name, count)
+
+    return _choose(algorithm, plans, n_threads)

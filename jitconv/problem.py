@@ -174,6 +174,9 @@ class Correlation:
                     for c in cols:
                         taps = tuple((h, w, place[i, j]) for h, i in r.taps for w, j in c.taps)
                         phases.append(Phase((r.offset, c.offset), r.pixels, c.pixels, taps))
+        # Taps that reach no pixel are packed behind the others.
+        unreached = (tap for tap in range(p.kernel[0] * p.kernel[1]) if tap not in order)
+        order.update([(tap, place) for place, tap in enumerate(unreached, start)])
         sequence = tuple(order[tap] for tap in range(len(order)))
         return cls(
             source,
@@ -201,22 +204,23 @@ class Correlation:
     @functools.cached_property
     def origin(self) -> Pair:
         """The first source row and column that a tap reads."""
-        taps = [tap for phase in self.phases for tap in phase.taps]
+        taps = [tap for phase in self.phases for tap in phase.taps] or [(0, 0, 0)]
         return min(tap[0] for tap in taps), min(tap[1] for tap in taps)
 
     @functools.cached_property
     def span(self) -> int:
         """Source rows that a strip reads beyond those of its rows but one."""
         if not self.split:
-            return max(row for phase in self.phases for row, _, _ in phase.taps) - self.origin[0] + 1
+            return max((row for phase in self.phases for row, _, _ in phase.taps), default=0) - self.origin[0] + 1
         step = self.in_stride[0]
-        last = max(row + (phase.rows - 1) * step for phase in self.phases for row, _, _ in phase.taps)
+        last = max((row + (phase.rows - 1) * step for phase in self.phases for row, _, _ in phase.taps), default=0)
         return last - self.origin[0] + 1 - (self.rows - 1) * step
 
     @functools.cached_property
     def cols(self) -> int:
         """Source columns of a strip, padding included."""
-        last = max(col + (phase.cols - 1) * self.in_stride[1] for phase in self.phases for _, col, _ in phase.taps)
+        step = self.in_stride[1]
+        last = max((col + (phase.cols - 1) * step for phase in self.phases for _, col, _ in phase.taps), default=0)
         return last - self.origin[1] + 1
 
     @functools.cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import pathlib
 import threading
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import njit, prange, threading_layer, types
 from numba.core import config
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
@@ -43,6 +45,22 @@ class _KernelCache(FunctionCache):
         return (*super()._index_key(sig, codegen), FINGERPRINT)
 
 
+_launching = threading.RLock()
+_takes_concurrent_launches = False
+
+
+def _launch_guarded(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a parallel function, one at a time on the layer workqueue: it ends the process when two threads launch."""
+    global _takes_concurrent_launches
+    if _takes_concurrent_launches:
+        return function(*arguments)
+    with _launching:
+        result = function(*arguments)
+        with contextlib.suppress(ValueError):  # no layer yet: nothing has been launched
+            _takes_concurrent_launches = threading_layer() != "workqueue"
+        return result
+
+
 def kernel(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function that Python calls: no GIL, NumPy's error model, kept on disk."""
 
@@ -50,7 +68,7 @@ def kernel(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
         dispatcher = njit(parallel=parallel, cache=True, **_OPTIONS)(function)
         if not config.DISABLE_JIT:
             dispatcher._cache = _KernelCache(function)
-        return dispatcher
+        return functools.wraps(function)(functools.partial(_launch_guarded, dispatcher)) if parallel else dispatcher
 
     return decorate
 
