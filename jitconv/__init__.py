@@ -1,5 +1,6 @@
 """Fast CNN layers for NumPy: convolution and pooling, forward and backward, compiled by Numba."""
 
+from .columns import col2im, im2col
 from .conv import (
     ConvGradients,
     conv2d,
@@ -9,6 +10,17 @@ from .conv import (
     plan_conv2d,
 )
 from .plan import ConvPlan, without_winograd
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    global_max_pool2d,
+    global_max_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    max_pool2d_with_argmax,
+)
 from .threads import get_num_threads, num_threads, set_num_threads
 from .version import __version__
 
@@ -16,11 +28,22 @@ __all__ = [
     "ConvGradients",
     "ConvPlan",
     "__version__",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "col2im",
     "conv2d",
     "conv2d_backward",
     "conv_transpose2d",
     "conv_transpose2d_backward",
     "get_num_threads",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
+    "global_max_pool2d",
+    "global_max_pool2d_backward",
+    "im2col",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_pool2d_with_argmax",
     "num_threads",
     "plan_conv2d",
     "set_num_threads",

@@ -3,42 +3,58 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import carray
 
-from .jit import kernel, step
-from .windows import divisor, edge_column, full_columns, outputs_touching, share, taps_inside
-
-
-@kernel(parallel=True)
-def avg_pool_nchw(x, g, threads, y):
-    """Average each window. x (P, H, W); y (P, OH, OW), overwritten."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, y.shape[0] * g.oh)
-        _avg_rows_nchw(x, g, first, past, y)
+from .jit import inlined, step, worker
+from .views import floats
+from .windows import FIELDS, divisor, edge_column, full_columns, outputs_touching, share, taps_inside, window_of
 
 
-@kernel(parallel=True)
-def avg_pool_nhwc(x, g, threads, y):
-    """Average each window. x (N, H, W, C); y (N, OH, OW, C), overwritten."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, y.shape[0] * g.oh)
-        _avg_rows_nhwc(x, g, first, past, y)
+@worker
+def avg_pool_nchw(like, arguments, thread, threads):
+    """Average each window. Arguments: x (P, H, W), y (P, OH, OW), overwritten; scratch (threads, OW); P, the window."""
+    a = carray(arguments, 4 + FIELDS)
+    g = window_of(a[4:])
+    x, y = floats(a[0], (a[3], g.h, g.w), like), floats(a[1], (a[3], g.oh, g.ow), like)
+    columns = floats(a[2], (threads, g.ow), like)[thread]
+    first, past = share(thread, threads, a[3] * g.oh)
+    _avg_rows_nchw(x, g, columns, first, past, y)
 
 
-@kernel(parallel=True)
-def avg_pool_backward_nchw(dy, g, threads, dx):
-    """Spread dy evenly over each window. dy (P, OH, OW); dx (P, H, W), overwritten."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, dx.shape[0] * g.h)
-        _avg_backward_nchw(dy, g, first, past, dx)
+@worker
+def avg_pool_nhwc(like, arguments, thread, threads):
+    """Average each window. Arguments: x (N, H, W, C), y (N, OH, OW, C), overwritten; N, C, the window."""
+    a = carray(arguments, 4 + FIELDS)
+    g = window_of(a[4:])
+    x, y = floats(a[0], (a[2], g.h, g.w, a[3]), like), floats(a[1], (a[2], g.oh, g.ow, a[3]), like)
+    first, past = share(thread, threads, a[2] * g.oh)
+    _avg_rows_nhwc(x, g, first, past, y)
 
 
-@kernel(parallel=True)
-def avg_pool_backward_nhwc(dy, g, threads, dx):
-    """Spread dy evenly over each window. dy (N, OH, OW, C); dx (N, H, W, C), overwritten."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, dx.shape[0] * g.h)
-        _avg_backward_nhwc(dy, g, first, past, dx)
+@worker
+def avg_pool_backward_nchw(like, arguments, thread, threads):
+    """Spread dy evenly over each window. Arguments: dy (P, OH, OW), dx (P, H, W), overwritten; scratch
+    (threads, 2, OW); P, the window.
+    """
+    a = carray(arguments, 4 + FIELDS)
+    g = window_of(a[4:])
+    dy, dx = floats(a[0], (a[3], g.oh, g.ow), like), floats(a[1], (a[3], g.h, g.w), like)
+    scratch = floats(a[2], (threads, 2, g.ow), like)
+    first, past = share(thread, threads, a[3] * g.h)
+    _avg_backward_nchw(dy, g, scratch[thread, 0], scratch[thread, 1], first, past, dx)
+
+
+@worker
+def avg_pool_backward_nhwc(like, arguments, thread, threads):
+    """Spread dy evenly over each window. Arguments: dy (N, OH, OW, C), dx (N, H, W, C), overwritten; scratch
+    (threads, OW, C); N, C, the window.
+    """
+    a = carray(arguments, 5 + FIELDS)
+    g = window_of(a[5:])
+    dy, dx = floats(a[0], (a[3], g.oh, g.ow, a[4]), like), floats(a[1], (a[3], g.h, g.w, a[4]), like)
+    scratch = floats(a[2], (threads, g.ow, a[4]), like)
+    first, past = share(thread, threads, a[3] * g.h)
+    _avg_backward_nhwc(dy, g, scratch[thread], first, past, dx)
 
 
 @step
@@ -96,27 +112,26 @@ def _divide_row(x, rows, columns, y):
 
 
 @step
-def _columns_of_row(g, columns):
+def _count_columns(g, columns):
     """Fill `columns` (OW,) with the number of columns that each window of a row counts."""
     for ow in range(g.ow):
         columns[ow] = columns.dtype.type(_columns(ow, g))
-    return columns
 
 
-@step
+@inlined
 def _columns(ow, g):
     return divisor(ow * g.stride_w - g.left, g.w, g.kw, g.padded_w, g.include_pad)
 
 
-@step
+@inlined
 def _rows(oh, g):
     return divisor(oh * g.stride_h - g.top, g.h, g.kh, g.padded_h, g.include_pad)
 
 
-@step
-def _avg_rows_nchw(x, g, first, past, y):
+@inlined
+def _avg_rows_nchw(x, g, columns, first, past, y):
     full0, full1 = full_columns(g)
-    columns = _columns_of_row(g, np.empty(g.ow, y.dtype))
+    _count_columns(g, columns)
     for row in range(first, past):
         p, oh = row // g.oh, row % g.oh
         start = oh * g.stride_h - g.top
@@ -153,7 +168,7 @@ def _add_edges(pixels, g, skip, resume, total):
             total[ow] += pixels[start + tap_w]
 
 
-@step
+@inlined
 def _avg_rows_nhwc(x, g, first, past, y):
     for row in range(first, past):
         n, oh = row // g.oh, row % g.oh
@@ -182,10 +197,10 @@ def _add_pixels(pixels, first, past, total):
         w += 1
 
 
-@step
-def _avg_backward_nchw(dy, g, first, past, dx):
-    """Fill the rows [first, past) of all planes' rows."""
-    columns, even = _columns_of_row(g, np.empty(g.ow, dy.dtype)), np.empty(g.ow, dy.dtype)
+@inlined
+def _avg_backward_nchw(dy, g, columns, even, first, past, dx):
+    """Fill the rows [first, past) of all planes' rows. `columns` and `even` (OW,) are scratch."""
+    _count_columns(g, columns)
     while first < past:
         p = first // g.h
         row0 = first - p * g.h
@@ -242,10 +257,9 @@ def _spread_edges(even, g, first, past, dx):
             dx[w] += even[ow]
 
 
-@step
-def _avg_backward_nhwc(dy, g, first, past, dx):
-    """Fill the rows [first, past) of all images' rows."""
-    even = np.empty((g.ow, dy.shape[3]), dy.dtype)
+@inlined
+def _avg_backward_nhwc(dy, g, even, first, past, dx):
+    """Fill the rows [first, past) of all images' rows. `even` (OW, C) is scratch."""
     while first < past:
         n = first // g.h
         row0 = first - n * g.h

@@ -9,41 +9,39 @@ took three times as long. Each output has one owner, so no bit of a result depen
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import carray
 
-from .jit import kernel, step
-from .windows import outputs_touching, share, taps_inside
-
-
-@kernel(parallel=True)
-def im2col(x, g, threads, columns):
-    """Copy each window into a row of `columns`, overwritten; the padding is 0."""
-    offsets = _pixel_offsets(g, np.empty(columns.shape[1], np.int64))
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, x.shape[0] * g.oh)
-        _unfold_rows(x, g, offsets, first, past, columns)
+from .jit import inlined, step, worker
+from .views import floats, int64s
+from .windows import FIELDS, outputs_touching, share, taps_inside, window_of
 
 
-@kernel(parallel=True)
-def col2im(columns, g, threads, x):
-    """Add each row of `columns` to its window of x, overwritten."""
-    offsets = _pixel_offsets(g, np.empty(columns.shape[1], np.int64))
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, x.shape[0] * g.h)
-        _fold_rows(columns, g, offsets, first, past, x)
+@worker
+def im2col(like, arguments, thread, threads):
+    """Copy each window into a row of `columns`, overwritten; the padding is 0.
+
+    Arguments: x, columns; offsets (C*KH*KW,), where each pixel of a window lies in an image; N, C, the window.
+    """
+    a = carray(arguments, 5 + FIELDS)
+    g = window_of(a[5:])
+    size = a[4] * g.kh * g.kw
+    x, columns = floats(a[0], (a[3], a[4], g.h, g.w), like), floats(a[1], (a[3] * g.oh * g.ow, size), like)
+    first, past = share(thread, threads, a[3] * g.oh)
+    _unfold_rows(x, g, int64s(a[2], (size,)), first, past, columns)
 
 
-@step
-def _pixel_offsets(g, offsets):
-    """Fill in the distance of each pixel of a window, in the order c, kh, kw, from the first, in an image."""
-    for i in range(offsets.size):
-        c, tap = i // (g.kh * g.kw), i % (g.kh * g.kw)
-        k, tap_w = tap // g.kw, tap % g.kw
-        offsets[i] = (c * g.h + k * g.dilation_h) * g.w + tap_w * g.dilation_w
-    return offsets
+@worker
+def col2im(like, arguments, thread, threads):
+    """Add each row of `columns` to its window of x, overwritten. Arguments: columns, x; the rest as in im2col."""
+    a = carray(arguments, 5 + FIELDS)
+    g = window_of(a[5:])
+    size = a[4] * g.kh * g.kw
+    columns, x = floats(a[0], (a[3] * g.oh * g.ow, size), like), floats(a[1], (a[3], a[4], g.h, g.w), like)
+    first, past = share(thread, threads, a[3] * g.h)
+    _fold_rows(columns, g, int64s(a[2], (size,)), first, past, x)
 
 
-@step
+@inlined
 def _unfold_rows(x, g, offsets, first, past, columns):
     """Copy the rows [first, past) of all images' rows of windows."""
     for row in range(first, past):
@@ -76,7 +74,7 @@ def _unfold_edge(image, g, start_h, start_w, k0, k1, l0, l1, target):
                 target[(c * g.kh + k) * g.kw + tap_w] = pixels[start_w + tap_w * g.dilation_w]
 
 
-@step
+@inlined
 def _fold_rows(columns, g, offsets, first, past, x):
     """Fill the rows [first, past) of all images' rows, in every channel."""
     size = g.oh * g.ow

@@ -11,10 +11,11 @@ BLOCK instead of L.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import carray
 
-from .jit import kernel, step
+from .jit import inlined, step, worker
 from .max_pooling import beats, challenge
+from .views import float64s, floats, int64s, uint64s
 from .windows import share
 
 BLOCK = 128
@@ -22,8 +23,8 @@ LANES = 64  # running sums of a plane, side by side: eight AVX-512 vectors of fl
 LINE = 16  # channels: a cache line of float32, the least that a thread takes of an image
 
 
-@step
-def channel_range(unit, blocks, channels):
+@inlined
+def _channel_range(unit, blocks, channels):
     """Return the image and the half-open range of its channels that are unit number `unit`."""
     lines = (channels + LINE - 1) // LINE
     n, block = unit // blocks, unit % blocks
@@ -31,8 +32,8 @@ def channel_range(unit, blocks, channels):
     return n, first * LINE, min(channels, past * LINE)
 
 
-@step
-def channel_blocks(images, channels, threads):
+@inlined
+def _channel_blocks(images, channels, threads):
     """Return into how many blocks of channels an image is cut, so that few images still use all threads."""
     lines = (channels + LINE - 1) // LINE
     return max(1, min(lines, (4 * threads + images - 1) // max(1, images)))
@@ -41,14 +42,15 @@ def channel_blocks(images, channels, threads):
 # Average
 
 
-@kernel(parallel=True)
-def global_avg_nchw(x, threads, y):
-    """Average each plane. x (P, L); y (P,), overwritten."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, y.size)
-        lanes = np.empty(LANES, np.float64)
-        for p in range(first, past):
-            y[p] = _plane_sum(x[p], lanes) / x.shape[1]
+@worker
+def global_avg_nchw(like, arguments, thread, threads):
+    """Average each plane. Arguments: x (P, L), y (P,), overwritten; scratch (threads, LANES) of float64; P, L."""
+    a = carray(arguments, 5)
+    x, y = floats(a[0], (a[3], a[4]), like), floats(a[1], (a[3],), like)
+    lanes = float64s(a[2], (threads, LANES))[thread]
+    first, past = share(thread, threads, y.size)
+    for p in range(first, past):
+        y[p] = _plane_sum(x[p], lanes) / x.shape[1]
 
 
 @step
@@ -75,19 +77,22 @@ def _plane_sum(x, lanes):
     return total
 
 
-@kernel(parallel=True)
-def global_avg_nhwc(x, threads, y):
-    """Average each channel of each image. x (N, L, C); y (N, C), overwritten."""
-    images, channels = y.shape
-    blocks = channel_blocks(images, channels, threads)
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, images * blocks)
-        sums = np.empty((2, channels), np.float64)
-        for unit in range(first, past):
-            n, c0, c1 = channel_range(unit, blocks, channels)
-            _channel_sums(x[n], c0, c1, sums[0, c0:c1], sums[1, c0:c1])
-            for c in range(c0, c1):
-                y[n, c] = sums[1, c] / x.shape[1]
+@worker
+def global_avg_nhwc(like, arguments, thread, threads):
+    """Average each channel of each image. Arguments: x (N, L, C), y (N, C), overwritten; scratch (threads, 2, C)
+    of float64; N, L, C.
+    """
+    a = carray(arguments, 6)
+    x, y = floats(a[0], (a[3], a[4], a[5]), like), floats(a[1], (a[3], a[5]), like)
+    sums = float64s(a[2], (threads, 2, a[5]))[thread]
+    blocks = _channel_blocks(a[3], a[5], threads)
+    first, past = share(thread, threads, a[3] * blocks)
+    for unit in range(first, past):
+        n, c0, c1 = _channel_range(unit, blocks, a[5])
+        total = sums[1, c0:c1]
+        _channel_sums(x[n], c0, c1, sums[0, c0:c1], total)
+        for c in range(total.size):
+            y[n, c0 + c] = total[c] / x.shape[1]
 
 
 @step
@@ -105,46 +110,51 @@ def _channel_sums(x, c0, c1, block, total):
             total[c] += block[c]
 
 
-@kernel(parallel=True)
-def global_avg_backward_nchw(dy, threads, dx):
-    """Spread dy evenly over each plane. dy (P,); dx (P, L), overwritten."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, dx.size)
-        while first < past:
-            p = first // dx.shape[1]
-            row = dx[p, first - p * dx.shape[1] :][: past - first]
-            even = dy[p] / dy.dtype.type(dx.shape[1])
-            for i in range(row.size):
-                row[i] = even
-            first += row.size
+@worker
+def global_avg_backward_nchw(like, arguments, thread, threads):
+    """Spread dy evenly over each plane. Arguments: dy (P,), dx (P, L), overwritten; P, L."""
+    a = carray(arguments, 4)
+    dy, dx = floats(a[0], (a[2],), like), floats(a[1], (a[2], a[3]), like)
+    first, past = share(thread, threads, dx.size)
+    while first < past:
+        p = first // dx.shape[1]
+        row = dx[p, first - p * dx.shape[1] :][: past - first]
+        even = dy[p] / dy.dtype.type(dx.shape[1])
+        for i in range(row.size):
+            row[i] = even
+        first += row.size
 
 
-@kernel(parallel=True)
-def global_avg_backward_nhwc(dy, threads, dx):
-    """Spread dy evenly over each image. dy (N, C); dx (N, L, C), overwritten."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, dx.shape[0] * dx.shape[1])
-        by = dy.dtype.type(dx.shape[1])
-        for row in range(first, past):
-            n = row // dx.shape[1]
-            pixel, gradient = dx[n, row - n * dx.shape[1]], dy[n]
-            for c in range(pixel.size):
-                pixel[c] = gradient[c] / by
+@worker
+def global_avg_backward_nhwc(like, arguments, thread, threads):
+    """Spread dy evenly over each image. Arguments: dy (N, C), dx (N, L, C), overwritten; N, L, C."""
+    a = carray(arguments, 5)
+    dy, dx = floats(a[0], (a[2], a[4]), like), floats(a[1], (a[2], a[3], a[4]), like)
+    first, past = share(thread, threads, dx.shape[0] * dx.shape[1])
+    by = dy.dtype.type(dx.shape[1])
+    for row in range(first, past):
+        n = row // dx.shape[1]
+        pixel, gradient = dx[n, row - n * dx.shape[1]], dy[n]
+        for c in range(pixel.size):
+            pixel[c] = gradient[c] / by
 
 
 # Maximum
 
 
-@kernel(parallel=True)
-def global_max_nchw(x, threads, y, argmax):
-    """Take the maximum of each plane. x (P, L); y, argmax (P,), overwritten."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, y.size)
-        lanes = np.empty(LANES, x.dtype)
-        for p in range(first, past):
-            at = _plane_argmax(x[p], lanes)
-            y[p] = x[p, at]
-            argmax[p] = argmax.dtype.type(at)
+@worker
+def global_max_nchw(like, arguments, thread, threads):
+    """Take the maximum of each plane. Arguments: x (P, L), y (P,) and argmax (P,) of uint64, overwritten; scratch
+    (threads, LANES); P, L.
+    """
+    a = carray(arguments, 6)
+    x, y, argmax = floats(a[0], (a[4], a[5]), like), floats(a[1], (a[4],), like), uint64s(a[2], (a[4],))
+    lanes = floats(a[3], (threads, LANES), like)[thread]
+    first, past = share(thread, threads, y.size)
+    for p in range(first, past):
+        at = _plane_argmax(x[p], lanes)
+        y[p] = x[p, at]
+        argmax[p] = at
 
 
 @step
@@ -181,29 +191,35 @@ def _block_max(block, lanes):
     return best
 
 
-@kernel(parallel=True)
-def global_max_nhwc(x, threads, y, argmax):
-    """Take the maximum of each channel of each image. x (N, L, C); y, argmax (N, C), overwritten."""
-    images, channels = y.shape
-    blocks = channel_blocks(images, channels, threads)
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, images * blocks)
-        for unit in range(first, past):
-            n, c0, c1 = channel_range(unit, blocks, channels)
-            best, index = y[n, c0:c1], argmax[n, c0:c1]
-            for c in range(best.size):
-                best[c] = x[n, 0, c0 + c]
-                index[c] = 0
-            for pixel in range(1, x.shape[1]):
-                challenge(x[n, pixel, c0:c1], pixel, best, index)
+@worker
+def global_max_nhwc(like, arguments, thread, threads):
+    """Take the maximum of each channel of each image. Arguments: x (N, L, C), y (N, C) and argmax (N, C) of uint64,
+    overwritten; N, L, C.
+    """
+    a = carray(arguments, 6)
+    x, y, argmax = floats(a[0], (a[3], a[4], a[5]), like), floats(a[1], (a[3], a[5]), like), uint64s(a[2], (a[3], a[5]))
+    blocks = _channel_blocks(a[3], a[5], threads)
+    first, past = share(thread, threads, a[3] * blocks)
+    for unit in range(first, past):
+        n, c0, c1 = _channel_range(unit, blocks, a[5])
+        best, index = y[n, c0:c1], argmax[n, c0:c1]
+        for c in range(best.size):
+            best[c] = x[n, 0, c0 + c]
+            index[c] = 0
+        for pixel in range(1, x.shape[1]):
+            challenge(x[n, pixel, c0:c1], pixel, best, index)
 
 
-@kernel(parallel=True)
-def global_max_backward_nchw(dy, argmax, threads, dx, bad):
-    """Put dy at each plane's argmax. dy, argmax (P,); dx (P, L), overwritten; bad (threads,): bad entries."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, dy.size)
-        bad[part] = _put_in_planes(dy[first:past], argmax[first:past], dx[first:past])
+@worker
+def global_max_backward_nchw(like, arguments, thread, threads):
+    """Put dy at the argmax of each plane. Arguments: dy (P,), argmax (P,) of uint64, dx (P, L), overwritten; bad
+    (threads,), the number of bad entries; P, L.
+    """
+    a = carray(arguments, 6)
+    dy, argmax, dx = floats(a[0], (a[4],), like), uint64s(a[1], (a[4],)), floats(a[2], (a[4], a[5]), like)
+    bad = int64s(a[3], (threads,))
+    first, past = share(thread, threads, dy.size)
+    bad[thread] = _put_in_planes(dy[first:past], argmax[first:past], dx[first:past])
 
 
 @step
@@ -220,12 +236,16 @@ def _put_in_planes(dy, argmax, dx):
     return bad
 
 
-@kernel(parallel=True)
-def global_max_backward_nhwc(dy, argmax, threads, dx, bad):
-    """Put dy at the argmax of each channel. dy, argmax (N, C); dx (N, L, C), overwritten; bad as in NCHW."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, dx.shape[0] * dx.shape[1])
-        bad[part] = _put_in_images(dy, argmax, first, past, dx)
+@worker
+def global_max_backward_nhwc(like, arguments, thread, threads):
+    """Put dy at the argmax of each channel. Arguments: dy (N, C), argmax (N, C) of uint64, dx (N, L, C), overwritten;
+    bad (threads,), the number of bad entries; N, L, C.
+    """
+    a = carray(arguments, 7)
+    dy, argmax = floats(a[0], (a[4], a[6]), like), uint64s(a[1], (a[4], a[6]))
+    dx, bad = floats(a[2], (a[4], a[5], a[6]), like), int64s(a[3], (threads,))
+    first, past = share(thread, threads, dx.shape[0] * dx.shape[1])
+    bad[thread] = _put_in_images(dy, argmax, first, past, dx)
 
 
 @step

@@ -11,29 +11,83 @@ first-level cache over all taps. Two or three neighbouring taps share one pass w
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import carray
 
-from .jit import kernel, step
-from .windows import edge_column, full_columns, share, taps_inside
-
-
-@kernel(parallel=True)
-def max_pool_nchw(x, g, threads, y, argmax):
-    """Take each window's maximum. x (P, H, W); y, argmax (P, OH, OW), overwritten; argmax or None."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, y.shape[0] * g.oh)
-        _max_rows_nchw(x, g, first, past, y, argmax)
+from .jit import inlined, step, worker
+from .views import floats, uint8s, uint64s
+from .windows import FIELDS, edge_column, full_columns, share, taps_inside, window_of
 
 
-@kernel(parallel=True)
-def max_pool_nhwc(x, g, threads, y, argmax):
-    """Take each window's maximum. x (N, H, W, C); y, argmax (N, OH, OW, C), overwritten; argmax or None."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, y.shape[0] * g.oh)
-        _max_rows_nhwc(x, g, first, past, y, argmax)
+@worker
+def max_pool_nchw(like, arguments, thread, threads):
+    """Take each window's maximum. Arguments: x (P, H, W), y (P, OH, OW), overwritten; P, the window."""
+    a = carray(arguments, 3 + FIELDS)
+    g = window_of(a[3:])
+    x, y = floats(a[0], (a[2], g.h, g.w), like), floats(a[1], (a[2], g.oh, g.ow), like)
+    first, past = share(thread, threads, a[2] * g.oh)
+    _max_rows_nchw(x, g, first, past, y, None)
 
 
-@step
+@worker
+def max_pool_nhwc(like, arguments, thread, threads):
+    """Take each window's maximum. Arguments: x (N, H, W, C), y (N, OH, OW, C), overwritten; N, C, the window."""
+    a = carray(arguments, 4 + FIELDS)
+    g = window_of(a[4:])
+    x, y = floats(a[0], (a[2], g.h, g.w, a[3]), like), floats(a[1], (a[2], g.oh, g.ow, a[3]), like)
+    first, past = share(thread, threads, a[2] * g.oh)
+    _max_rows_nhwc(x, g, first, past, y, None)
+
+
+@worker
+def argmax_pool_nchw(like, arguments, thread, threads):
+    """As `max_pool_nchw`, with argmax, a uint8 array like y, after y in the arguments."""
+    a = carray(arguments, 4 + FIELDS)
+    g = window_of(a[4:])
+    x, y = floats(a[0], (a[3], g.h, g.w), like), floats(a[1], (a[3], g.oh, g.ow), like)
+    first, past = share(thread, threads, a[3] * g.oh)
+    _max_rows_nchw(x, g, first, past, y, uint8s(a[2], y.shape))
+
+
+@worker
+def argmax_pool_nhwc(like, arguments, thread, threads):
+    """As `max_pool_nhwc`, with argmax, a uint8 array like y, after y in the arguments."""
+    a = carray(arguments, 5 + FIELDS)
+    g = window_of(a[5:])
+    x, y = floats(a[0], (a[3], g.h, g.w, a[4]), like), floats(a[1], (a[3], g.oh, g.ow, a[4]), like)
+    first, past = share(thread, threads, a[3] * g.oh)
+    _max_rows_nhwc(x, g, first, past, y, uint8s(a[2], y.shape))
+
+
+@worker
+def wide_argmax_pool_nchw(like, arguments, thread, threads):
+    """As `argmax_pool_nchw` for windows of more than 256 pixels: argmax is uint64."""
+    a = carray(arguments, 4 + FIELDS)
+    g = window_of(a[4:])
+    x, y = floats(a[0], (a[3], g.h, g.w), like), floats(a[1], (a[3], g.oh, g.ow), like)
+    first, past = share(thread, threads, a[3] * g.oh)
+    _max_rows_nchw(x, g, first, past, y, uint64s(a[2], y.shape))
+
+
+@worker
+def wide_argmax_pool_nhwc(like, arguments, thread, threads):
+    """As `argmax_pool_nhwc` for windows of more than 256 pixels: argmax is uint64."""
+    a = carray(arguments, 5 + FIELDS)
+    g = window_of(a[5:])
+    x, y = floats(a[0], (a[3], g.h, g.w, a[4]), like), floats(a[1], (a[3], g.oh, g.ow, a[4]), like)
+    first, past = share(thread, threads, a[3] * g.oh)
+    _max_rows_nhwc(x, g, first, past, y, uint64s(a[2], y.shape))
+
+
+# By the bytes of an entry of argmax, and whether the channels are planes.
+ARGMAX_POOL = {
+    (1, True): argmax_pool_nchw,
+    (1, False): argmax_pool_nhwc,
+    (8, True): wide_argmax_pool_nchw,
+    (8, False): wide_argmax_pool_nhwc,
+}
+
+
+@inlined
 def beats(value, best):
     """Tell whether `value` replaces the earlier `best`: it is larger, or the first NaN."""
     return (value > best) | ((value != value) & (best == best))
@@ -128,7 +182,7 @@ def _between(a, first, past):
     return None
 
 
-@step
+@inlined
 def _max_rows_nchw(x, g, first, past, y, argmax):
     narrow = g.stride_w == 2 and g.dilation_w == 1
     full0, full1 = full_columns(g)
@@ -187,7 +241,7 @@ def _before_any_pixel(k0, k1, g, best, index):
             ow += 1
 
 
-@step
+@inlined
 def _max_rows_nhwc(x, g, first, past, y, argmax):
     for row in range(first, past):
         n, oh = row // g.oh, row % g.oh

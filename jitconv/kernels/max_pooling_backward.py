@@ -8,34 +8,73 @@ checked before it is used; the owner of a window's first row counts the bad ones
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import carray
 
-from .jit import kernel, step
-from .windows import edge_column, full_columns, outputs_touching, share, taps_inside
+from .jit import inlined, step, worker
+from .views import floats, int64s, uint8s, uint64s
+from .windows import FIELDS, edge_column, full_columns, outputs_touching, share, taps_inside, window_of
 
 # In NHWC each tap is compared with a vector of argmax up to this size of window; beyond it one scattered
 # addition for each channel is less work.
 COMPARED_TAPS = 32
 
-# In NCHW a table tells where a tap lies up to this size of window: a division by KW costs more than the
-# addition.
-LARGEST_TABLE = 65536
+
+@worker
+def max_pool_backward_nchw(like, arguments, thread, threads):
+    """Add dy at argmax. Arguments: dy (P, OH, OW), argmax, a uint8 array like it; dx (P, H, W), overwritten; bad
+    (threads,), the number of bad entries; offsets, where each tap lies in dx, a table of KH * KW or, where the
+    division by KW that it saves is not the cost, of 0; its size, P, the window.
+    """
+    a = carray(arguments, 7 + FIELDS)
+    g = window_of(a[7:])
+    dy, dx = floats(a[0], (a[6], g.oh, g.ow), like), floats(a[2], (a[6], g.h, g.w), like)
+    offsets, bad = int64s(a[4], (a[5],)), int64s(a[3], (threads,))
+    first, past = share(thread, threads, a[6] * g.h)
+    bad[thread] = _max_backward_nchw(dy, uint8s(a[1], dy.shape), g, offsets, first, past, dx)
 
 
-@kernel(parallel=True)
-def max_pool_backward_nchw(dy, argmax, g, threads, dx, bad):
-    """Add dy at argmax. dy, argmax (P, OH, OW); dx (P, H, W), overwritten; bad (threads,): bad entries."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, dx.shape[0] * g.h)
-        bad[part] = _max_backward_nchw(dy, argmax, g, first, past, dx)
+@worker
+def wide_max_pool_backward_nchw(like, arguments, thread, threads):
+    """As `max_pool_backward_nchw` for windows of more than 256 pixels: argmax is uint64."""
+    a = carray(arguments, 7 + FIELDS)
+    g = window_of(a[7:])
+    dy, dx = floats(a[0], (a[6], g.oh, g.ow), like), floats(a[2], (a[6], g.h, g.w), like)
+    offsets, bad = int64s(a[4], (a[5],)), int64s(a[3], (threads,))
+    first, past = share(thread, threads, a[6] * g.h)
+    bad[thread] = _max_backward_nchw(dy, uint64s(a[1], dy.shape), g, offsets, first, past, dx)
 
 
-@kernel(parallel=True)
-def max_pool_backward_nhwc(dy, argmax, g, threads, dx, bad):
-    """Add dy at argmax. dy, argmax (N, OH, OW, C); dx (N, H, W, C), overwritten; bad as in NCHW."""
-    for part in prange(threads):
-        first, past = share(np.int64(part), threads, dx.shape[0] * g.h)
-        bad[part] = _max_backward_nhwc(dy, argmax, g, first, past, dx)
+@worker
+def max_pool_backward_nhwc(like, arguments, thread, threads):
+    """Add dy at argmax. Arguments: dy (N, OH, OW, C), argmax, a uint8 array like it; dx (N, H, W, C), overwritten; bad
+    (threads,), the number of bad entries; N, C, the window.
+    """
+    a = carray(arguments, 6 + FIELDS)
+    g = window_of(a[6:])
+    dy, dx = floats(a[0], (a[4], g.oh, g.ow, a[5]), like), floats(a[2], (a[4], g.h, g.w, a[5]), like)
+    bad = int64s(a[3], (threads,))
+    first, past = share(thread, threads, a[4] * g.h)
+    bad[thread] = _max_backward_nhwc(dy, uint8s(a[1], dy.shape), g, first, past, dx)
+
+
+@worker
+def wide_max_pool_backward_nhwc(like, arguments, thread, threads):
+    """As `max_pool_backward_nhwc` for windows of more than 256 pixels: argmax is uint64."""
+    a = carray(arguments, 6 + FIELDS)
+    g = window_of(a[6:])
+    dy, dx = floats(a[0], (a[4], g.oh, g.ow, a[5]), like), floats(a[2], (a[4], g.h, g.w, a[5]), like)
+    bad = int64s(a[3], (threads,))
+    first, past = share(thread, threads, a[4] * g.h)
+    bad[thread] = _max_backward_nhwc(dy, uint64s(a[1], dy.shape), g, first, past, dx)
+
+
+# By the bytes of an entry of argmax, and whether the channels are planes.
+MAX_POOL_BACKWARD = {
+    (1, True): max_pool_backward_nchw,
+    (1, False): max_pool_backward_nhwc,
+    (8, True): wide_max_pool_backward_nchw,
+    (8, False): wide_max_pool_backward_nhwc,
+}
 
 
 @step
@@ -45,20 +84,16 @@ def _zero(rows):
         flat[i] = 0
 
 
-@step
+@inlined
 def _counts_here(start, first_row, past_row):
     """Tell whether the owner of these rows counts a window's bad entries: it owns its first row inside."""
     return first_row <= max(start, 0) < past_row
 
 
-@step
-def _max_backward_nchw(dy, argmax, g, first, past, dx):
+@inlined
+def _max_backward_nchw(dy, argmax, g, offsets, first, past, dx):
     """Fill the rows [first, past) of all planes' rows, and return the number of bad entries."""
     bad = 0
-    taps = g.kh * g.kw
-    offsets = np.empty(taps if taps <= LARGEST_TABLE else 0, np.int64)
-    for tap in range(offsets.size):
-        offsets[tap] = tap // g.kw * g.dilation_h * g.w + tap % g.kw * g.dilation_w
     while first < past:
         p = first // g.h
         row0 = first - p * g.h
@@ -171,7 +206,7 @@ def _count_above(argmax, limit):
     return count
 
 
-@step
+@inlined
 def _max_backward_nhwc(dy, argmax, g, first, past, dx):
     """Fill the rows [first, past) of all images' rows, and return the number of bad entries."""
     bad = 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from .jit import step
+import numpy as np
+from numpy.typing import NDArray
+
+from .jit import inlined
 
 Pair = tuple[int, int]  # (vertical, horizontal)
 
@@ -49,14 +52,57 @@ class Window(NamedTuple):
         padded = image[0] + bottom, image[1] + right
         return cls(*image, *output, *kernel, *stride, top, left, *dilation, *padded, int(include_pad))
 
+    def tap_offsets(self) -> NDArray[np.int64]:
+        """Return how far each tap lies from the first in a plane of the image, (KH, KW)."""
+        rows, columns = np.arange(self.kh, dtype=np.int64), np.arange(self.kw, dtype=np.int64)
+        return np.add.outer(rows * (self.dilation_h * self.w), columns * self.dilation_w)
 
-@step
+
+class Sizes(Protocol):
+    """The sizes of a batch of images."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def c(self) -> int: ...
+    @property
+    def h(self) -> int: ...
+    @property
+    def w(self) -> int: ...
+
+
+def by_planes(sizes: Sizes, layout: str) -> bool:
+    """Tell whether a channel is a plane in memory: in NHWC too if there is one, and columns run faster."""
+    return layout == "NCHW" or sizes.c == 1
+
+
+def image_counts(sizes: Sizes, layout: str) -> tuple[int, ...]:
+    """Return what comes before the window in a kernel's arguments: P by planes, else N and C."""
+    return (sizes.n * sizes.c,) if by_planes(sizes, layout) else (sizes.n, sizes.c)
+
+
+def pixel_counts(sizes: Sizes, layout: str) -> tuple[int, ...]:
+    """Return the last arguments of a global pooling's kernel: P and L by planes, else N, L and C."""
+    pixels = sizes.h * sizes.w
+    return (sizes.n * sizes.c, pixels) if by_planes(sizes, layout) else (sizes.n, pixels, sizes.c)
+
+
+FIELDS = len(Window._fields)
+
+
+@inlined
+def window_of(a):
+    """Return the `Window` whose fields are the first elements of an array."""
+    return Window(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14])
+
+
+@inlined
 def share(part, parts, total):
     """Return the half-open range of `total` units that one of `parts` equal parts owns."""
     return total * part // parts, total * (part + 1) // parts
 
 
-@step
+@inlined
 def taps_inside(start, size, kernel, dilation):
     """Return the half-open range of taps inside an axis of `size`, for a window that starts at `start`."""
     first, past = max(-start, 0), size - start
@@ -66,13 +112,13 @@ def taps_inside(start, size, kernel, dilation):
     return first, min(kernel, past)
 
 
-@step
+@inlined
 def edge_column(i, skip, resume):
     """Return output column number `i` of those outside [skip, resume)."""
     return i if i < skip else i - skip + resume
 
 
-@step
+@inlined
 def full_columns(g):
     """Return the half-open range of output columns whose windows have all their columns in the image."""
     first = min(g.ow, (g.left + g.stride_w - 1) // g.stride_w)
@@ -81,7 +127,7 @@ def full_columns(g):
     return first, max(first, min(g.ow, past))
 
 
-@step
+@inlined
 def outputs_touching(first_row, past_row, g):
     """Return the half-open range of output rows whose windows overlap the rows [first_row, past_row)."""
     reach = first_row + g.top - (g.kh - 1) * g.dilation_h - 1  # windows from here up end above
@@ -90,7 +136,7 @@ def outputs_touching(first_row, past_row, g):
     return first, min(g.oh, past)
 
 
-@step
+@inlined
 def divisor(start, size, kernel, padded_end, include_pad):
     """Return how many pixels a window counts along one axis; PyTorch's rule stops at the padded image."""
     if include_pad != 0:

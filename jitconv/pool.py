@@ -1,0 +1,449 @@
+"""Max, average and global pooling, forward and backward.
+
+Shapes below are those of layout "NCHW". With layout "NHWC" every activation and gradient has the channels
+last. If `x` has no batch axis, no other array has one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import shapes, threads, validate
+from .kernels import average_pooling, global_pooling, max_pooling, max_pooling_backward
+from .kernels.windows import Window, by_planes, image_counts, pixel_counts
+from .shapes import Activation
+from .validate import Array
+
+Size = int | tuple[int, int]
+PaddingSizes = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+class _Pooling(NamedTuple):
+    """A pooling whose arguments have been checked: its window and the sizes of its result."""
+
+    window: Window
+    output: Activation
+
+    @classmethod
+    def of(
+        cls,
+        image: Activation,
+        name: str,
+        kernel: Size,
+        stride: Size | None,
+        padding: PaddingSizes,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> _Pooling:
+        kernel = validate.pair(kernel, "kernel")
+        stride = kernel if stride is None else validate.pair(stride, "stride")
+        dilation = validate.pair(dilation, "dilation")
+        sides = validate.pool_padding(padding, kernel, stride, dilation)
+        ceil_mode = validate.boolean(ceil_mode, "ceil_mode")
+        count_include_pad = validate.boolean(count_include_pad, "count_include_pad")
+        validate.image_with_pixels(image, name)
+        sizes = (
+            shapes.pool_output_size(*axis, ceil_mode)
+            for axis in zip((image.h, image.w), kernel, stride, sides, dilation, strict=True)
+        )
+        output = Activation(image.n, image.c, *sizes)
+        validate.output_sizes_positive(output, image, kernel, sides, dilation)
+        window = Window.of((image.h, image.w), (output.h, output.w), kernel, stride, sides, dilation, count_include_pad)
+        return cls(window, output)
+
+    @property
+    def argmax_dtype(self) -> np.dtype[Any]:
+        return _offset_dtype(self.window.kh * self.window.kw)
+
+    @property
+    def kernel_dtype(self) -> np.dtype[Any]:
+        """The dtype of argmax in the kernels: one for common windows and one for all others."""
+        return np.dtype(np.uint8 if self.argmax_dtype == np.uint8 else np.uint64)
+
+
+def _offset_dtype(positions: int) -> np.dtype[Any]:
+    """Return the smallest unsigned integer that numbers so many positions."""
+    return np.min_scalar_type(positions - 1)
+
+
+def _single_pixel(image: Activation) -> Activation:
+    return Activation(image.n, image.c, 1, 1)
+
+
+def max_pool2d(
+    x: Array,
+    kernel: Size,
+    *,
+    stride: Size | None = None,
+    padding: PaddingSizes = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    layout: str = "NCHW",
+) -> Array:
+    """Return the largest pixel of each window.
+
+    The padding is minus infinity and never wins. NaN wins over every number. A window without any pixel,
+    which takes a dilation above 1 and an image smaller than the window, gives minus infinity.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (N, C, H, W) or (C, H, W)
+        The images; H and W at least 1.
+    kernel : int or (int, int)
+        Height and width of the window.
+    stride : int or (int, int), optional
+        Pixels from one window to the next; the size of the window if not given.
+    padding : int, (int, int) or ((top, bottom), (left, right))
+        Rows and columns of padding, on each side at most half the kernel.
+    dilation : int or (int, int)
+        Pixels from one tap of the window to the next.
+    ceil_mode : bool
+        Keep a last window that is only partly inside the padded image, unless it starts in the padding below
+        or right of the image.
+    layout : {"NCHW", "NHWC"}
+        The order of the axes of `x` and of the result.
+
+    Returns
+    -------
+    ndarray of x.dtype, shape (N, C, OH, OW) or (C, OH, OW)
+        Where OH = floor((H + top + bottom - dilation * (KH - 1) - 1) / stride + 1), or its ceiling; so OW.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not a float32 or float64 array, or a size is not an integer.
+    ValueError
+        If a shape, a size or a word does not fit; the message names the argument and the rule.
+
+    Notes
+    -----
+    The sizes follow https://pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html, the divisor of `avg_pool2d`
+    https://pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html; asymmetric padding is added to both.
+    """
+    layout = validate.layout(layout)
+    batch = validate.activation(x, "x", layout)
+    pooling = _Pooling.of(batch.sizes, "x", kernel, stride, padding, dilation, ceil_mode)
+    y = np.empty(pooling.output.shape(layout), batch.array.dtype)
+    planes = by_planes(batch.sizes, layout)
+    run = max_pooling.max_pool_nchw if planes else max_pooling.max_pool_nhwc
+    run(y.dtype, threads.get_num_threads(), batch.array, y, *image_counts(batch.sizes, layout), *pooling.window)
+    return batch.back(y)
+
+
+def max_pool2d_with_argmax(
+    x: Array,
+    kernel: Size,
+    *,
+    stride: Size | None = None,
+    padding: PaddingSizes = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    layout: str = "NCHW",
+) -> tuple[Array, Array]:
+    """Return the largest pixel of each window, and which pixel of the window it is.
+
+    Parameters and errors are those of `max_pool2d`.
+
+    Returns
+    -------
+    y : ndarray of x.dtype, shape (N, C, OH, OW) or (C, OH, OW)
+        As from `max_pool2d`.
+    argmax : ndarray of y's shape
+        The offset kh * KW + kw of the pixel in its window, in the smallest unsigned integer dtype that holds
+        KH * KW - 1: uint8 for windows of up to 256 pixels. Of equal pixels it is the first; of several NaN
+        the first too, where PyTorch takes the last. A window without any pixel has argmax 0.
+    """
+    layout = validate.layout(layout)
+    batch = validate.activation(x, "x", layout)
+    pooling = _Pooling.of(batch.sizes, "x", kernel, stride, padding, dilation, ceil_mode)
+    y = np.empty(pooling.output.shape(layout), batch.array.dtype)
+    argmax = np.empty(y.shape, pooling.kernel_dtype)
+    run = max_pooling.ARGMAX_POOL[argmax.dtype.itemsize, by_planes(batch.sizes, layout)]
+    counts = image_counts(batch.sizes, layout)
+    run(y.dtype, threads.get_num_threads(), batch.array, y, argmax, *counts, *pooling.window)
+    return batch.back(y), batch.back(argmax.astype(pooling.argmax_dtype, copy=False))
+
+
+def max_pool2d_backward(
+    dy: Array,
+    argmax: Array,
+    x_shape: tuple[int, ...],
+    kernel: Size,
+    *,
+    stride: Size | None = None,
+    padding: PaddingSizes = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    layout: str = "NCHW",
+) -> Array:
+    """Return the gradient of `max_pool2d`: each `dy` goes to the pixel that its window took.
+
+    A pixel that several windows took gets the sum. The `dy` of a window without any pixel goes nowhere.
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (N, C, OH, OW) or (C, OH, OW)
+        The gradient of the result.
+    argmax : ndarray of dy's shape
+        As `max_pool2d_with_argmax` returned it.
+    x_shape : tuple of int
+        The shape of the input, (N, C, H, W) or (C, H, W), in `layout`.
+    kernel, stride, padding, dilation, ceil_mode, layout : as in the forward call
+
+    Returns
+    -------
+    ndarray of dy.dtype, shape x_shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`; also if `argmax` has another shape or dtype than in the forward call, or one of its
+        entries points to no pixel of its window.
+    """
+    layout = validate.layout(layout)
+    image, single = validate.shape4(x_shape, "x_shape", layout)
+    pooling = _Pooling.of(image, "x_shape", kernel, stride, padding, dilation, ceil_mode)
+    dy = validate.like_output(dy, "dy", layout, None, pooling.output, single)
+    argmax = validate.argmax(argmax, "argmax", layout, pooling.argmax_dtype, pooling.output, single)
+    validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
+    dx = np.empty(image.shape(layout), dy.dtype)
+    parts, planes = threads.get_num_threads(), by_planes(image, layout)
+    argmax = argmax.astype(pooling.kernel_dtype, copy=False)
+    bad = np.zeros(parts, np.int64)
+    offsets = pooling.window.tap_offsets() if argmax.dtype == np.uint8 else np.empty(0, np.int64)
+    table = (offsets, offsets.size) if planes else ()
+    run = max_pooling_backward.MAX_POOL_BACKWARD[argmax.dtype.itemsize, planes]
+    run(dy.dtype, parts, dy, argmax, dx, bad, *table, *image_counts(image, layout), *pooling.window)
+    validate.argmax_entries(int(bad.sum()), "argmax", "max_pool2d_with_argmax")
+    return dx[0] if single else dx
+
+
+def avg_pool2d(
+    x: Array,
+    kernel: Size,
+    *,
+    stride: Size | None = None,
+    padding: PaddingSizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    layout: str = "NCHW",
+) -> Array:
+    """Return the average of each window.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (N, C, H, W) or (C, H, W)
+        The images; H and W at least 1.
+    kernel, stride, padding, ceil_mode, layout
+        As in `max_pool2d`; the padding is zero.
+    count_include_pad : bool
+        Divide by all pixels of the window that lie in the padded image (True), or only by those in the image
+        itself. What `ceil_mode` lets hang over the padded image is never counted.
+
+    Returns
+    -------
+    ndarray of x.dtype, shape (N, C, OH, OW) or (C, OH, OW)
+        OH and OW as in `max_pool2d`. Sums are kept in x.dtype, tap after tap.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`.
+    """
+    layout = validate.layout(layout)
+    batch = validate.activation(x, "x", layout)
+    pooling = _Pooling.of(batch.sizes, "x", kernel, stride, padding, 1, ceil_mode, count_include_pad)
+    y = np.empty(pooling.output.shape(layout), batch.array.dtype)
+    counts, parts = image_counts(batch.sizes, layout), threads.get_num_threads()
+    if by_planes(batch.sizes, layout):
+        scratch = np.empty((parts, pooling.output.w), y.dtype)
+        average_pooling.avg_pool_nchw(y.dtype, parts, batch.array, y, scratch, *counts, *pooling.window)
+    else:
+        average_pooling.avg_pool_nhwc(y.dtype, parts, batch.array, y, *counts, *pooling.window)
+    return batch.back(y)
+
+
+def avg_pool2d_backward(
+    dy: Array,
+    x_shape: tuple[int, ...],
+    kernel: Size,
+    *,
+    stride: Size | None = None,
+    padding: PaddingSizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    layout: str = "NCHW",
+) -> Array:
+    """Return the gradient of `avg_pool2d`: each `dy` is spread evenly over its window.
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (N, C, OH, OW) or (C, OH, OW)
+        The gradient of the result.
+    x_shape : tuple of int
+        The shape of the input, (N, C, H, W) or (C, H, W), in `layout`.
+    kernel, stride, padding, ceil_mode, count_include_pad, layout : as in the forward call
+
+    Returns
+    -------
+    ndarray of dy.dtype, shape x_shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`; `dy` must have the shape that the forward call returned.
+    """
+    layout = validate.layout(layout)
+    image, single = validate.shape4(x_shape, "x_shape", layout)
+    pooling = _Pooling.of(image, "x_shape", kernel, stride, padding, 1, ceil_mode, count_include_pad)
+    dy = validate.like_output(dy, "dy", layout, None, pooling.output, single)
+    validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
+    dx = np.empty(image.shape(layout), dy.dtype)
+    parts, planes = threads.get_num_threads(), by_planes(image, layout)
+    row = (2, pooling.output.w) if planes else (pooling.output.w, image.c)
+    scratch = np.empty((parts, *row), dy.dtype)
+    run = average_pooling.avg_pool_backward_nchw if planes else average_pooling.avg_pool_backward_nhwc
+    run(dy.dtype, parts, dy, dx, scratch, *image_counts(image, layout), *pooling.window)
+    return dx[0] if single else dx
+
+
+def global_avg_pool2d(x: Array, *, layout: str = "NCHW") -> Array:
+    """Return the average of each channel of each image.
+
+    The sum is kept in float64 and by blocks: for float32 the result is exact but for its last rounding.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (N, C, H, W) or (C, H, W)
+        The images. An image without pixels averages to NaN, as in PyTorch.
+    layout : {"NCHW", "NHWC"}
+        The order of the axes of `x` and of the result.
+
+    Returns
+    -------
+    ndarray of x.dtype, shape (N, C, 1, 1) or (C, 1, 1)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`, but for images without pixels.
+    """
+    layout = validate.layout(layout)
+    batch = validate.activation(x, "x", layout)
+    y = np.empty(_single_pixel(batch.sizes).shape(layout), batch.array.dtype)
+    parts = threads.get_num_threads()
+    if by_planes(batch.sizes, layout):
+        run, scratch = global_pooling.global_avg_nchw, np.empty((parts, global_pooling.LANES))
+    else:
+        run, scratch = global_pooling.global_avg_nhwc, np.empty((parts, 2, batch.sizes.c))
+    run(y.dtype, parts, batch.array, y, scratch, *pixel_counts(batch.sizes, layout))
+    return batch.back(y)
+
+
+def global_avg_pool2d_backward(dy: Array, x_shape: tuple[int, ...], *, layout: str = "NCHW") -> Array:
+    """Return the gradient of `global_avg_pool2d`: each `dy` is spread evenly over its image.
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (N, C, 1, 1) or (C, 1, 1)
+        The gradient of the result.
+    x_shape : tuple of int
+    layout : {"NCHW", "NHWC"}
+        The shape of the input, (N, C, H, W) or (C, H, W), and its order of axes.
+
+    Returns
+    -------
+    ndarray of dy.dtype, shape x_shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `global_avg_pool2d`; `dy` must have the shape that the forward call returned.
+    """
+    layout = validate.layout(layout)
+    image, single = validate.shape4(x_shape, "x_shape", layout)
+    dy = validate.like_output(dy, "dy", layout, None, _single_pixel(image), single)
+    validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
+    dx = np.empty(image.shape(layout), dy.dtype)
+    planes = by_planes(image, layout)
+    run = global_pooling.global_avg_backward_nchw if planes else global_pooling.global_avg_backward_nhwc
+    run(dy.dtype, threads.get_num_threads(), dy, dx, *pixel_counts(image, layout))
+    return dx[0] if single else dx
+
+
+def global_max_pool2d(x: Array, *, layout: str = "NCHW") -> tuple[Array, Array]:
+    """Return the largest pixel of each channel of each image, and which pixel it is.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (N, C, H, W) or (C, H, W)
+        The images; H and W at least 1. NaN wins over every number.
+    layout : {"NCHW", "NHWC"}
+        The order of the axes of `x` and of the result.
+
+    Returns
+    -------
+    y : ndarray of x.dtype, shape (N, C, 1, 1) or (C, 1, 1)
+    argmax : ndarray of y's shape
+        The offset h * W + w of the pixel in its image, in the smallest unsigned integer dtype that holds
+        H * W - 1. Of equal pixels it is the first; of several NaN the first too, where PyTorch takes the last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d`.
+    """
+    layout = validate.layout(layout)
+    batch = validate.activation(x, "x", layout)
+    sizes = batch.sizes
+    validate.image_with_pixels(sizes, "x")
+    y = np.empty(_single_pixel(sizes).shape(layout), batch.array.dtype)
+    argmax = np.empty(y.shape, np.uint64)
+    parts, counts = threads.get_num_threads(), pixel_counts(sizes, layout)
+    if by_planes(sizes, layout):
+        scratch = np.empty((parts, global_pooling.LANES), y.dtype)
+        global_pooling.global_max_nchw(y.dtype, parts, batch.array, y, argmax, scratch, *counts)
+    else:
+        global_pooling.global_max_nhwc(y.dtype, parts, batch.array, y, argmax, *counts)
+    return batch.back(y), batch.back(argmax.astype(_offset_dtype(sizes.h * sizes.w)))
+
+
+def global_max_pool2d_backward(dy: Array, argmax: Array, x_shape: tuple[int, ...], *, layout: str = "NCHW") -> Array:
+    """Return the gradient of `global_max_pool2d`: each `dy` goes to the pixel that was the largest.
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (N, C, 1, 1) or (C, 1, 1)
+        The gradient of the result.
+    argmax : ndarray of dy's shape
+        As `global_max_pool2d` returned it.
+    x_shape : tuple of int
+    layout : {"NCHW", "NHWC"}
+        The shape of the input, (N, C, H, W) or (C, H, W), and its order of axes.
+
+    Returns
+    -------
+    ndarray of dy.dtype, shape x_shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `max_pool2d_backward`.
+    """
+    layout = validate.layout(layout)
+    image, single = validate.shape4(x_shape, "x_shape", layout)
+    validate.image_with_pixels(image, "x_shape")
+    dy = validate.like_output(dy, "dy", layout, None, _single_pixel(image), single)
+    dtype = _offset_dtype(image.h * image.w)
+    argmax = validate.argmax(argmax, "argmax", layout, dtype, _single_pixel(image), single)
+    validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
+    dx = np.empty(image.shape(layout), dy.dtype)
+    parts, planes = threads.get_num_threads(), by_planes(image, layout)
+    bad = np.zeros(parts, np.int64)
+    run = global_pooling.global_max_backward_nchw if planes else global_pooling.global_max_backward_nhwc
+    run(dy.dtype, parts, dy, argmax.astype(np.uint64), dx, bad, *pixel_counts(image, layout))
+    validate.argmax_entries(int(bad.sum()), "argmax", "global_max_pool2d")
+    return dx[0] if single else dx
