@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from .cost import (
@@ -39,13 +40,14 @@ def _correlation_cost(each: Correlation, unfold: bool, images: int, rows: int, p
         count = -(-images * min(rows, phase.rows) * phase.cols // mr)
         fma += count * mr * len(phase.taps) * k * ((panels - 1) * vectors + last) * each.groups
         tiles += count * total_panels
-    fma, calls = fma / parts, tiles / parts * CALL
-    weights = sum(len(phase.taps) for phase in each.phases) * k * total_panels * vectors * VECTOR_BYTES / parts
+    share = -(-total_panels // parts)  # panels of the largest part
+    fma, calls = fma * share / total_panels, tiles * share / total_panels * CALL
+    weights = sum(len(phase.taps) for phase in each.phases) * k * share * vectors * VECTOR_BYTES
     source = each.source_bytes(images, rows)
     unfolded = each.unfolded_bytes(images, rows) if unfold else 0
     moved = float(0 if each.source_in_place else source) + unfolded * (1 if len(each.phases) == 1 else panels)
     if not each.target_in_place:
-        moved += each.target_bytes(images, rows) * total_panels / parts
+        moved += each.target_bytes(images, rows) * share
     resident = source + unfolded + each.target_bytes(images, rows)
     far = weights / FAR_BYTES if weights > STRIP_BYTES else 0.0
     if resident > STRIP_BYTES:
@@ -122,6 +124,11 @@ def _reason(algorithm: str, in_place: bool, split: bool) -> str:
     return ", ".join(words)
 
 
+def _whole_vectors(block_c: int, each: WeightGradient) -> int:
+    """Round a block of channels up, so that its copies are aligned; never past all channels."""
+    return min(-(-block_c // each.lanes) * each.lanes, each.group_c)
+
+
 def plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> tuple[float, PassPlan]:
     """Return the cost in cycles and the plan of backward-weights."""
     # Strips, chunks and blocks fix the order of summation: they follow from the shapes alone, never the threads.
@@ -130,8 +137,15 @@ def plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> tuple[
     unfold = algorithm == "im2col"
     panels, vectors, _ = each.panels
     mr = TILE_ROWS[vectors - 1]
-    blocks = -(-each.group_c * each.area * vectors * VECTOR_BYTES // UNIT_SUMS_BYTES)
-    block_c = -(-each.group_c // min(blocks, each.group_c))
+    # A unit's sums are a rectangle, taps x channels by lanes; as near to a square as the panels let it be, it copies
+    # least of x and dy again.
+    side = min(panels, max(1, round(math.sqrt(UNIT_SUMS_BYTES / p.itemsize / each.area) / (vectors * each.lanes))))
+    blocks = -(-each.group_c * each.area * vectors * VECTOR_BYTES // (UNIT_SUMS_BYTES // side))
+    block_c = _whole_vectors(-(-each.group_c // min(blocks, each.group_c)), each)
+
+    def ranges() -> int:
+        """Return the ranges of panels whose sums fit together."""
+        return -(-panels // max(1, UNIT_SUMS_BYTES // each.unit_bytes(block_c)))
 
     def fits(cut: Pair) -> bool:
         return not unfold or cut == (1, 1) or each.unfolded_bytes(*cut, block_c) <= STRIP_BYTES
@@ -141,7 +155,7 @@ def plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> tuple[
         unfolded = each.unfolded_bytes(images, rows, block_c) if unfold else 0
         tiles = -(-each.area * block_c // mr)
         fma = float(tiles * mr * images * rows * out.w * vectors)
-        moved = each.x_bytes(images, rows, block_c) * (not each.x_in_place) + unfolded
+        moved = (each.x_bytes(images, rows, block_c) * (not each.x_in_place) + unfolded) * ranges() / panels
         moved += each.dy_bytes(images, rows) * (not each.dy_in_place)
         resident = each.x_bytes(images, rows, block_c) + each.dy_bytes(images, rows) + unfolded
         if resident > STRIP_BYTES:
@@ -152,15 +166,15 @@ def plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> tuple[
 
     images, rows = best = min(filter(fits, strips(p.n, out.h)), key=cost)
     count = -(-p.n // images) * -(-out.h // rows)
-    units = p.groups * -(-each.group_c // block_c) * panels
-    total = cost(best) * units
+    units = p.groups * -(-each.group_c // block_c) * ranges()
+    total = cost(best) * p.groups * -(-each.group_c // block_c) * panels
     # A power of two of chunks, so that they share evenly over the usual numbers of threads.
     most = max(1, min(count, -(-UNITS // units), SUMS_BYTES // each.sums_bytes(block_c)))
     chunks = 1 << (most.bit_length() - 1)
     if chunks * units < UNITS:
         smaller = min(-(-UNITS // (chunks * units)), max(1, block_c * each.area // (4 * mr)), block_c)
-        block_c = -(-block_c // smaller)
-        units = p.groups * -(-each.group_c // block_c) * panels
+        block_c = _whole_vectors(-(-block_c // smaller), each)
+        units = p.groups * -(-each.group_c // block_c) * ranges()
     used = min(n_threads, chunks * units)
     scratch = each.x_bytes(images, rows, block_c) * (not each.x_in_place)
     scratch += each.dy_bytes(images, rows) * (not each.dy_in_place)
@@ -172,7 +186,7 @@ def plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> tuple[
         rows=rows,
         borders=False,
         units=chunks * units,
-        parts=1,
+        parts=ranges(),
         block_channels=block_c,
         chunks=chunks,
         threads=used,

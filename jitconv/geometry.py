@@ -45,13 +45,15 @@ class WeightsCall(NamedTuple):
     tables: Int64
     sums: int  # bytes
     scratch: int  # bytes, all threads
+    squares: int  # bytes, all threads
     threads: int
 
     def run(self, x: Array, dy: Array, dw: Array, db: Array) -> None:
         """Overwrite `dw` and, if the call was made with a bias, `db`."""
         sums, strips = workspace.scratch(self.sums, "sums"), workspace.scratch(self.scratch, "strips")
         weights.correlate_weights(x.dtype, self.threads, x, dy, self.geometry, self.tables, sums, strips)
-        weights.reduce_weights(x.dtype, self.threads, self.geometry, sums, dw, db)
+        squares = workspace.scratch(self.squares, "squares")
+        weights.reduce_weights(x.dtype, self.threads, self.geometry, sums, dw, db, squares)
 
 
 def _taps(each: Correlation, phase: Phase) -> list[tuple[int, int, int]]:
@@ -216,7 +218,7 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
             "image_pitch": image_pitch, "row_pitch": row_pitch, "pixel_pitch": pixel_pitch,
             "column_step": column_step, "a_step": wide if unfold else column_step, "b_step": b_step,
             "flat": int(flat), "unfold": int(unfold),
-            "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
+            "panels": panels, "parts": plan.parts, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
             "a_table": a_table, "last_a_table": last_a_table, "line_table": line_table, "b_table": b_table,
             "c_table": c_table, "wide_table": wide_table,
             "tap_table": tap_table, "taps": len(taps) // runs, "run": block_c * runs, "last_run": last_c * runs,
@@ -227,7 +229,8 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
         },
     )  # fmt: skip
     sums = plan.chunks * each.sums_bytes(block_c)
-    return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, plan.threads)
+    squares = plan.threads * each.area * each.lanes * VECTOR_BYTES
+    return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, squares, plan.threads)
 
 
 @functools.lru_cache(maxsize=256)

@@ -342,9 +342,14 @@ class WeightGradient:
 
     @property
     def x_in_place(self) -> bool:
-        """Whether the tile can read the caller's x."""
+        """Whether the tile reads the caller's x.
+
+        Not where pixels are far apart: it takes a few channels of each, which for 256 channels of 56x56 pixels runs at
+        72 GFLOP/s on one thread in place and at 83 from a copy, made in order.
+        """
         p = self.problem
-        return p.padding == ((0, 0), (0, 0)) and (p.layout == "NHWC" or p.c == 1)
+        small = p.c * p.itemsize <= 256
+        return p.padding == ((0, 0), (0, 0)) and small and (p.layout == "NHWC" or p.c == 1)
 
     @property
     def dy_in_place(self) -> bool:
