@@ -17,7 +17,8 @@ from .packing import Packing
 from .plan import plan_backward_data, plan_backward_weights, plan_forward
 from .problem import BLOCK_BYTES, ConvProblem, Correlation, Phase, WeightGradient
 from .records import Int64, Scratch, Tables, aligned, record
-from .winograd import TILES, WinogradCall, WinogradPass, WinogradWeights, WinogradWeightsCall
+from .winograd import TILES, WinogradCall, WinogradPass
+from .winograd_weights import WinogradWeights, WinogradWeightsCall
 
 Array = NDArray[Any]
 
@@ -218,7 +219,8 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
             "image_pitch": image_pitch, "row_pitch": row_pitch, "pixel_pitch": pixel_pitch,
             "column_step": column_step, "a_step": wide if unfold else column_step, "b_step": b_step,
             "flat": int(flat), "unfold": int(unfold),
-            "panels": panels, "parts": plan.parts, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
+            "panels": panels, "parts": plan.parts, "vectors": vectors, "last_vectors": last,
+            "lanes": vectors * each.lanes,
             "a_table": a_table, "last_a_table": last_a_table, "line_table": line_table, "b_table": b_table,
             "c_table": c_table, "wide_table": wide_table,
             "tap_table": tap_table, "taps": len(taps) // runs, "run": block_c * runs, "last_run": last_c * runs,

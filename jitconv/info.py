@@ -13,7 +13,7 @@ from numba import threading_layer
 from numba.core import config
 
 from . import threads
-from .kernels import pointwise
+from .kernels.jit import cache_folder
 from .kernels.simd import CPU_NAME, FEATURES, VECTOR_BYTES
 from .kernels.tile import TILES
 from .pointwise import relu
@@ -58,7 +58,9 @@ def _threading_layer() -> str:
 def _cache() -> str:
     if config.DISABLE_JIT:
         return "none: NUMBA_DISABLE_JIT is set"
-    folder = pointwise.relu_forward.stats.cache_path
+    folder = cache_folder()
+    if folder is None:
+        return "none: no folder can be written; every process compiles anew"
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -14,10 +14,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from . import direct, validate, winograd
+from . import direct, validate, winograd, winograd_weights
 from .cost import NOMINAL_THREADS, PassPlan
 from .problem import ConvProblem, Correlation, WeightGradient
-from .winograd import WinogradPass, WinogradWeights
+from .winograd import WinogradPass
+from .winograd_weights import WinogradWeights
 
 ALGORITHMS = ("auto", "direct", "im2col", *winograd.TILES)
 
@@ -119,7 +120,7 @@ def plan_backward_weights(problem: ConvProblem, algorithm: str, n_threads: int) 
 
     def plans(count: int, name: str) -> Costed:
         if name in winograd.TILES:
-            return winograd.plan_weights(WinogradWeights(problem, winograd.TILES[name]), name, count)
+            return winograd_weights.plan_weights(WinogradWeights(problem, winograd.TILES[name]), name, count)
         return direct.plan_weights(WeightGradient(problem), name, count)
 
     return _choose(algorithm, plans, n_threads)

@@ -24,6 +24,7 @@ STEPS = (
     ("validate", "threads", "shapes", "workspace", "records"),
     ("problem", "cost", "packing"),
     ("direct", "winograd"),
+    ("winograd_weights",),
     ("plan", "geometry"),
     ("conv", "pool", "columns", "pointwise"),
     ("layers",),

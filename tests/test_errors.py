@@ -68,7 +68,11 @@ CONV2D = [
     ({"padding": 2**30}, ValueError, "`y` would have shape (2, 6, 2147483654, 2147483655)"),
     ({"layout": "nchw"}, ValueError, "`layout` must be one of 'NCHW', 'NHWC', got 'nchw'"),
     ({"layout": None}, ValueError, "`layout` must be one of 'NCHW', 'NHWC', got None"),
-    ({"algorithm": "fft"}, ValueError, "`algorithm` must be one of 'auto', 'direct', 'im2col', got 'fft'"),
+    (
+        {"algorithm": "fft"},
+        ValueError,
+        "`algorithm` must be one of 'auto', 'direct', 'im2col', 'winograd', 'winograd_2x2', got 'fft'",
+    ),
     ({"activation": "tanh"}, ValueError, "`activation` must be one of None, 'relu', got 'tanh'"),
     ({"out": DY.tolist()}, TypeError, "`out` must be a NumPy array, got list"),
     ({"out": DY.astype(np.float64)}, TypeError, "`out` has dtype float64, but the result has float32"),
@@ -135,7 +139,11 @@ BACKWARD = [
     ({"needs": (True, True)}, ValueError, "`needs` must be three booleans, for dx, dw and db, got"),
     ({"needs": True}, ValueError, "`needs` must be three booleans, for dx, dw and db, got True"),
     ({"needs": (1, 0, 1)}, TypeError, "`needs` must be True or False, got 1"),
-    ({"algorithm": "winograd2"}, ValueError, "`algorithm` must be one of 'auto', 'direct', 'im2col', got"),
+    (
+        {"algorithm": "winograd2"},
+        ValueError,
+        "`algorithm` must be one of 'auto', 'direct', 'im2col', 'winograd', 'winograd_2x2', got",
+    ),
 ]
 
 
@@ -181,7 +189,11 @@ PLAN = [
     ({"w_shape": (6, 5, 3, 3)}, ValueError, "`w_shape` has 5 input channels, but `x_shape` has 4 (groups=1)"),
     ({"dtype": np.int32}, TypeError, "`dtype` must be float32 or float64, got"),
     ({"dtype": None}, TypeError, "`dtype` must be float32 or float64, got None"),
-    ({"algorithm": "fft"}, ValueError, "`algorithm` must be one of 'auto', 'direct', 'im2col', got 'fft'"),
+    (
+        {"algorithm": "fft"},
+        ValueError,
+        "`algorithm` must be one of 'auto', 'direct', 'im2col', 'winograd', 'winograd_2x2', got 'fft'",
+    ),
 ]
 
 

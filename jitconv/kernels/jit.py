@@ -44,6 +44,16 @@ class _KernelCache(FunctionCache):
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return (*super()._index_key(sig, codegen), FINGERPRINT)
 
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):  # a folder that cannot be written: the code serves this process
+            super().save_overload(sig, data)
+
+
+def _enable_cache(holder: Any, function: Callable[..., Any]) -> None:
+    """Let what is compiled be kept on disk, if there is any folder for it; `jitconv info` tells."""
+    with contextlib.suppress(RuntimeError):  # Numba: "no locator available"
+        holder._cache = _KernelCache(function)
+
 
 _launching = threading.RLock()
 _takes_concurrent_launches = False
@@ -65,9 +75,9 @@ def kernel(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function that Python calls: no GIL, NumPy's error model, kept on disk."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(parallel=parallel, cache=True, **_OPTIONS)(function)
+        dispatcher = njit(parallel=parallel, **_OPTIONS)(function)
         if not config.DISABLE_JIT:
-            dispatcher._cache = _KernelCache(function)
+            _enable_cache(dispatcher, function)
         return functools.wraps(function)(functools.partial(_launch_guarded, dispatcher)) if parallel else dispatcher
 
     return decorate
@@ -112,6 +122,12 @@ def _run(address, arguments):
     _call(address, arguments.ctypes.data, 0, 1)
 
 
+def cache_folder() -> str | None:
+    """Return the folder in which compiled code is kept, None if there is none."""
+    folder = _run.stats.cache_path
+    return None if folder is None else str(folder)
+
+
 def _argument(value: Any) -> int:
     return int(value.ctypes.data) if isinstance(value, np.ndarray) else int(value)
 
@@ -120,7 +136,7 @@ class _Compiled(CFunc):
     """A function at an address, from `_KernelCache` if it is there."""
 
     def enable_caching(self) -> None:
-        self._cache = _KernelCache(self._pyfunc)
+        _enable_cache(self, self._pyfunc)
 
 
 class Worker:
