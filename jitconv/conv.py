@@ -54,13 +54,6 @@ def _problem(image: Activation, f: int, window: _Window, groups: int, layout: st
     )  # fmt: skip
 
 
-def _needs(value: Any) -> tuple[bool, bool, bool]:
-    if not isinstance(value, (tuple, list)) or len(value) != 3:
-        raise ValueError(f"`needs` must be three booleans, for dx, dw and db, got {value!r}")
-    dx, dw, db = (validate.boolean(one, "needs") for one in value)
-    return dx, dw, db
-
-
 def conv2d(
     x: Array,
     w: Array,
@@ -97,8 +90,9 @@ def conv2d(
         Divides C and F; output channels of a group see that group's input channels only.
     layout : {"NCHW", "NHWC"}
         Of `x` and of the result.
-    algorithm : {"auto", "direct", "im2col"}
-        What computes it; see `plan_conv2d`. Results agree within rounding.
+    algorithm : {"auto", "direct", "im2col", "winograd", "winograd_2x2"}
+        What computes it; see `plan_conv2d`. Results agree within rounding, which is larger for Winograd (3x3 kernels of
+        stride 1 only): "auto" may choose it, see `without_winograd`.
     activation : {None, "relu"}
         Applied to the result as it is stored; NaN stays NaN.
     out : ndarray, optional
@@ -211,7 +205,7 @@ def conv2d_backward(
     """
     layout = validate.layout(layout)
     validate.choice(algorithm, "algorithm", plan.ALGORITHMS)
-    need_dx, need_dw, need_db = _needs(needs)
+    need_dx, need_dw, need_db = validate.needs(needs)
     batch = validate.activation(x, "x", layout)
     weights = validate.conv_weights(w, batch.sizes.c, groups, batch.array.dtype)
     window = _Window.of(weights.shape[2:], stride, padding, dilation)
@@ -340,7 +334,7 @@ def conv_transpose2d_backward(
         As `conv_transpose2d`, and if `dy` has not the shape of the output.
     """
     layout = validate.layout(layout)
-    need_dx, need_dw, need_db = _needs(needs)
+    need_dx, need_dw, need_db = validate.needs(needs)
     batch = validate.activation(x, "x", layout)
     weights = validate.conv_transpose_weights(w, batch.sizes.c, groups, batch.array.dtype)
     window = _Window.of(weights.shape[2:], stride, padding, dilation, words=False)

@@ -33,13 +33,6 @@ def get_num_threads() -> int:
     return override or _chosen or min(available_threads(), int(numba.get_num_threads()))
 
 
-def _checked(n: int) -> int:
-    n = validate.integer(n, "n", 1)
-    if n > available_threads():
-        raise ValueError(f"`n` must be at most {available_threads()}, the threads that Numba was started with, got {n}")
-    return n
-
-
 def set_num_threads(n: int) -> None:
     """Use `n` threads in every call from now on, in all Python threads. Results do not depend on it.
 
@@ -50,7 +43,7 @@ def set_num_threads(n: int) -> None:
     """
     global _chosen
     with _lock:
-        _chosen = _checked(n)
+        _chosen = validate.thread_count(n, available_threads())
 
 
 @contextlib.contextmanager
@@ -63,7 +56,7 @@ def num_threads(n: int) -> Iterator[None]:
         As `set_num_threads`.
     """
     before = getattr(_local, "threads", None)
-    _local.threads = _checked(n)
+    _local.threads = validate.thread_count(n, available_threads())
     try:
         yield
     finally:

@@ -401,3 +401,19 @@ def winograd_fits(algorithm: str, fits: bool) -> None:
     """Refuse Winograd for a convolution that it does not compute."""
     if not fits:
         raise ValueError(f"`algorithm`={algorithm!r} needs a 3x3 kernel, stride 1, dilation 1 and groups=1")
+
+
+def needs(value: Any) -> tuple[bool, bool, bool]:
+    """Return which of dx, dw and db to compute."""
+    if not isinstance(value, (tuple, list)) or len(value) != 3:
+        raise ValueError(f"`needs` must be three booleans, for dx, dw and db, got {value!r}")
+    dx, dw, db = (boolean(one, "needs") for one in value)
+    return dx, dw, db
+
+
+def thread_count(value: Any, available: int) -> int:
+    """Return a number of threads."""
+    n = integer(value, "n", 1)
+    if n > available:
+        raise ValueError(f"`n` must be at most {available}, the threads that Numba was started with, got {n}")
+    return n
