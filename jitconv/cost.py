@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .shapes import Pair
 
-# Bytes of scratch that a strip may fill: half of a 1 MB L2, the smallest of current servers; a panel streams beside.
+# Bytes of scratch that a strip may fill: five eighths of a 1 MB L2; a panel streams beside.
 STRIP_BYTES = 640 * 1024
 # Backward-weights: bytes of sums that stay in L2 while the pixels go by, bytes that the chunks may take together, and
 # how many units there should be to share.
@@ -15,7 +15,7 @@ SUMS_BYTES = 8 * 1024 * 1024
 UNITS = 16
 # Whatever decides over the order of summation is decided for this many threads, whatever their number is.
 NOMINAL_THREADS = 4
-# The cost model, in cycles: one vector FMA is 1.
+# The cost model, in cycles: one vector FMA is 1. The constants are estimates, not yet fitted to measurements.
 GATHER_BYTES = 12.0  # bytes moved to or from scratch in a cycle
 FAR_BYTES = 8.0  # bytes read in a cycle from beyond L2
 NEAR_BYTES = 16.0  # bytes streamed in order from L2 or L3 in a cycle, beside the arithmetic

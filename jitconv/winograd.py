@@ -34,7 +34,7 @@ Array = NDArray[Any]
 
 # Pixels of an output tile, by the name of the algorithm.
 TILES = {"winograd": 4, "winograd_2x2": 2}
-# Cycles of a transform of one tile and one vector of channels: input, output, gradient; measured on AVX-512.
+# Cycles of a transform of one tile and one vector of channels: estimates from the number of operations.
 INPUT_CYCLES = {2: 60.0, 4: 190.0}
 OUTPUT_CYCLES = {2: 50.0, 4: 170.0}
 # Bytes of transformed inputs and products of a strip.

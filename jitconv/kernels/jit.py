@@ -144,7 +144,7 @@ class Worker:
 
     It is reached through its address, by one small parallel loop that serves all workers. As a parallel function of
     its own it would be compiled five times over, once for each of the wrappers that Numba puts around a parallel
-    loop: 10 s instead of 3 s for the forward pass.
+    loop: forward takes 6.4 s of CPU to compile instead of 9.9 s.
 
     The function takes (like, arguments, thread, threads): a pointer that only carries the dtype, a pointer to the
     int64 arguments, where an array is its address, the thread's number and the number of threads.
