@@ -22,6 +22,11 @@ NEAR_BYTES = 16.0  # bytes streamed in order from L2 or L3 in a cycle, beside th
 CALL = 40.0  # one call of the tile
 LINE = 10.0  # one more tap in it
 UNIT = 2000.0  # one unit
+# Winograd, fitted to its strips on 3x3, 5x5 and strided layers, one thread: scratch that is written and read stays
+# in L2 up to the first size and in L3 up to the second, and costs so many cycles a byte beyond each; transformed
+# weights stream in beside the arithmetic, so many bytes a cycle.
+SCRATCH_STEPS = ((1024 * 1024, 0.25), (8 * 1024 * 1024, 0.6))
+STREAM_BYTES = 24.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +74,11 @@ class PassPlan:
             f"{self.algorithm}, tile {self.tile}, strips of {strip}, {self.units} units on {self.threads} threads, "
             f"{self.workspace / 1024:.0f} KiB of scratch; {self.reason}"
         )
+
+
+def scratch_cycles(size: int) -> float:
+    """Return the cycles that scratch of so many bytes costs because it outgrows the caches."""
+    return sum(max(0, size - room) * cycles for room, cycles in SCRATCH_STEPS)
 
 
 def strips(images: int, rows: int) -> Iterator[Pair]:

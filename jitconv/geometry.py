@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from . import workspace
 from .cost import PassPlan
 from .kernels import correlate, weights
+from .kernels.layout import GATHER_TABLE_BYTES
 from .kernels.simd import VECTOR_BYTES
 from .kernels.tile import SPARE_BYTES
 from .packing import Packing
 from .plan import plan_backward_data, plan_backward_weights, plan_forward
 from .problem import BLOCK_BYTES, ConvProblem, Correlation, Phase, WeightGradient
 from .records import Int64, Scratch, Tables, aligned, record
-from .winograd import TILES, WinogradCall, WinogradPass
+from .winograd import WinogradCall, WinogradPass, form_of
 from .winograd_weights import WinogradWeights, WinogradWeightsCall
 
 Array = NDArray[Any]
@@ -126,7 +127,7 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
     scratch.add(0 if each.source_in_place else plan.images * image_pitch)
     unfolded_at = scratch.add(unfolded)
     target_at = scratch.add(each.target_bytes(plan.images, plan.rows))
-    table_at = scratch.add(VECTOR_BYTES // size * 8)
+    table_at = scratch.add(GATHER_TABLE_BYTES)
     spare_at = scratch.add(SPARE_BYTES)
     geometry = record(
         correlate.GEOMETRY,
@@ -202,7 +203,7 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
     unfolded_at = scratch.add(pixels * wide if unfold else 0)
     dy_at = scratch.add(0 if each.dy_in_place else each.dy_bytes(plan.images, plan.rows))
     zeros_at = scratch.add(vectors * VECTOR_BYTES)
-    table_at = scratch.add(VECTOR_BYTES // size * 8)
+    table_at = scratch.add(GATHER_TABLE_BYTES)
     spare_at = scratch.add(SPARE_BYTES)
     runs = p.kernel[1] if merged else 1
     geometry = record(
@@ -239,8 +240,8 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
 def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> CorrelateCall | WinogradCall:
     """Return the forward pass, ready to run; `algorithm` has been through `plan.resolve`."""
     plan = plan_forward(p, algorithm, n_threads)
-    if plan.algorithm in TILES:
-        return WinogradCall.of(WinogradPass.forward(p, TILES[plan.algorithm]), p, False, plan, relu)
+    if form := form_of(p, plan.algorithm):
+        return WinogradCall.of(WinogradPass.forward(p, form), p, plan, relu)
     return _correlate_call(Correlation.forward(p, plan.borders), p, False, plan, relu)
 
 
@@ -248,8 +249,10 @@ def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> 
 def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> CorrelateCall | WinogradCall:
     """Return backward-data, ready to run."""
     plan = plan_backward_data(p, algorithm, n_threads)
-    if plan.algorithm in TILES:
-        return WinogradCall.of(WinogradPass.backward_data(p, TILES[plan.algorithm]), p, True, plan, False)
+    form = form_of(p, plan.algorithm)
+    each = WinogradPass.backward_data(p, form) if form else None
+    if each:
+        return WinogradCall.of(each, p, plan, False)
     return _correlate_call(Correlation.backward_data(p, plan.borders), p, True, plan, False)
 
 
@@ -259,6 +262,6 @@ def backward_weights_call(
 ) -> WeightsCall | WinogradWeightsCall:
     """Return backward-weights, ready to run."""
     plan = plan_backward_weights(p, algorithm, n_threads)
-    if plan.algorithm in TILES:
-        return WinogradWeightsCall.of(WinogradWeights(p, TILES[plan.algorithm]), plan, bias)
+    if form := form_of(p, plan.algorithm):
+        return WinogradWeightsCall.of(WinogradWeights(p, form), plan, bias)
     return _weights_call(p, plan, bias)

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 
 from . import direct, validate, winograd, winograd_weights
 from .cost import NOMINAL_THREADS, PassPlan
+from .kernels.transforms import Form
 from .problem import ConvProblem, Correlation, WeightGradient
 from .winograd import WinogradPass
 from .winograd_weights import WinogradWeights
 
-ALGORITHMS = ("auto", "direct", "im2col", *winograd.TILES)
+ALGORITHMS = ("auto", "direct", "im2col", *winograd.ALGORITHMS)
 
 # "auto" leaves direct only for a clear gain; how far the model is off has not been measured yet.
 MARGIN = 0.9
@@ -46,12 +47,12 @@ def without_winograd() -> Iterator[None]:
 
 def resolve(p: ConvProblem, algorithm: str) -> str:
     """Return `algorithm`, or "direct" for an "auto" that may not choose Winograd."""
-    if algorithm in winograd.TILES:
-        validate.winograd_fits(algorithm, winograd.applies(p))
+    if algorithm in winograd.ALGORITHMS:
+        validate.winograd_fits(algorithm, winograd.form_of(p, algorithm) is not None)
     if algorithm != "auto":
         return algorithm
     off = getattr(_local, "without_winograd", False) or os.environ.get("JITCONV_WINOGRAD") == "0"
-    return "direct" if off or not winograd.applies(p) else "auto"
+    return "direct" if off or winograd.form_of(p, "winograd") is None else "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,39 +79,46 @@ class ConvPlan:
         return "\n".join(lines)
 
 
-def _choose(algorithm: str, plans: Callable[[int, str], Costed], n_threads: int) -> PassPlan:
+def _choose(algorithm: str, plans: Callable[[int, str], Costed | None], n_threads: int) -> PassPlan:
     """Return the plan of the algorithm asked for or, for "auto", of Winograd where it is clearly cheaper.
 
-    `plans` makes a plan for so many threads and an algorithm. Results must not depend on the threads, so the choice
-    is made for a fixed number.
+    `plans` makes a plan for so many threads and an algorithm, None if the pass has none. Results must not depend on the
+    threads, so the choice is made for a fixed number.
     """
     if algorithm == "auto":
-        gains = plans(NOMINAL_THREADS, "winograd")[0] < MARGIN * plans(NOMINAL_THREADS, "direct")[0]
-        algorithm = "winograd" if gains else "direct"
-    return plans(n_threads, algorithm)[1]
+        plain, fast = plans(NOMINAL_THREADS, "direct"), plans(NOMINAL_THREADS, "winograd")
+        algorithm = "winograd" if plain and fast and fast[0] < MARGIN * plain[0] else "direct"
+    chosen = plans(n_threads, algorithm) or plans(n_threads, "direct")
+    assert chosen  # direct has a plan for every pass
+    return chosen[1]
+
+
+def _correlation_plans(
+    make: Callable[[bool], Correlation], pass_of: Callable[[Form], WinogradPass | None], problem: ConvProblem
+) -> Callable[[int, str], Costed | None]:
+    def plans(count: int, name: str) -> Costed | None:
+        if name not in winograd.ALGORITHMS:
+            return direct.plan_correlation(make, name, count)
+        form = winograd.form_of(problem, name)
+        each = pass_of(form) if form else None
+        return winograd.plan_pass(each, name, count) if each else None
+
+    return plans
 
 
 @functools.lru_cache(maxsize=1024)
 def plan_forward(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the forward pass; `algorithm` has been through `resolve`."""
-
-    def plans(count: int, name: str) -> Costed:
-        if name in winograd.TILES:
-            return winograd.plan_pass(WinogradPass.forward(problem, winograd.TILES[name]), name, count)
-        return direct.plan_correlation(functools.partial(Correlation.forward, problem), name, count)
-
+    make = functools.partial(Correlation.forward, problem)
+    plans = _correlation_plans(make, functools.partial(WinogradPass.forward, problem), problem)
     return _choose(algorithm, plans, n_threads)
 
 
 @functools.lru_cache(maxsize=1024)
 def plan_backward_data(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the gradient of the input; `algorithm` has been through `resolve`."""
-
-    def plans(count: int, name: str) -> Costed:
-        if name in winograd.TILES:
-            return winograd.plan_pass(WinogradPass.backward_data(problem, winograd.TILES[name]), name, count)
-        return direct.plan_correlation(functools.partial(Correlation.backward_data, problem), name, count)
-
+    make = functools.partial(Correlation.backward_data, problem)
+    plans = _correlation_plans(make, functools.partial(WinogradPass.backward_data, problem), problem)
     return _choose(algorithm, plans, n_threads)
 
 
@@ -118,9 +126,10 @@ def plan_backward_data(problem: ConvProblem, algorithm: str, n_threads: int) -> 
 def plan_backward_weights(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the gradient of the weights; `algorithm` has been through `resolve`."""
 
-    def plans(count: int, name: str) -> Costed:
-        if name in winograd.TILES:
-            return winograd_weights.plan_weights(WinogradWeights(problem, winograd.TILES[name]), name, count)
-        return direct.plan_weights(WeightGradient(problem), name, count)
+    def plans(count: int, name: str) -> Costed | None:
+        if name not in winograd.ALGORITHMS:
+            return direct.plan_weights(WeightGradient(problem), name, count)
+        form = winograd.form_of(problem, name)
+        return winograd_weights.plan_weights(WinogradWeights(problem, form), name, count) if form else None
 
     return _choose(algorithm, plans, n_threads)

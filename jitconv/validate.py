@@ -400,7 +400,8 @@ def argmax_entries(bad: int, name: str, source: str) -> None:
 def winograd_fits(algorithm: str, fits: bool) -> None:
     """Refuse Winograd for a convolution that it does not compute."""
     if not fits:
-        raise ValueError(f"`algorithm`={algorithm!r} needs a 3x3 kernel, stride 1, dilation 1 and groups=1")
+        kernels = "a 3x3 kernel of stride 1" + (" or 2, or 5x5 of stride 1" if algorithm == "winograd" else "")
+        raise ValueError(f"`algorithm`={algorithm!r} needs {kernels}, dilation 1 and groups=1")
 
 
 def needs(value: Any) -> tuple[bool, bool, bool]:

@@ -13,37 +13,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import workspace
-from .cost import (
-    CALL,
-    FAR_BYTES,
-    GATHER_BYTES,
-    NEAR_BYTES,
-    UNIT,
-    PassPlan,
-    strips,
-)
-from .kernels import winograd
+from .cost import CALL, GATHER_BYTES, STREAM_BYTES, UNIT, PassPlan, scratch_cycles, strips
+from .kernels import transforms, winograd
+from .kernels.layout import GATHER_TABLE_BYTES
 from .kernels.simd import VECTOR_BYTES
 from .kernels.tile import SPARE_BYTES, TILE_ROWS
-from .packing import Packing
+from .kernels.transforms import Form
 from .problem import ConvProblem, cut_panels
 from .records import Int64, Scratch, Tables, record
 from .shapes import Activation, Pair
 
 Array = NDArray[Any]
 
-# Pixels of an output tile, by the name of the algorithm.
-TILES = {"winograd": 4, "winograd_2x2": 2}
-# Cycles of a transform of one tile and one vector of channels: estimates from the number of operations.
-INPUT_CYCLES = {2: 60.0, 4: 190.0}
-OUTPUT_CYCLES = {2: 50.0, 4: 170.0}
-# Bytes of transformed inputs and products of a strip.
-BLOCK_BYTES = 1024 * 1024
+ALGORITHMS = ("winograd", "winograd_2x2")
+# The form of an algorithm for a kernel size and a stride.
+_FORMS = {
+    ("winograd", 3, 1): transforms.F4_3,
+    ("winograd", 5, 1): transforms.F4_5,
+    ("winograd", 3, 2): transforms.STRIDE_2,
+    ("winograd_2x2", 3, 1): transforms.F2_3,
+}
 
 
-def applies(p: ConvProblem) -> bool:
-    """Whether Winograd computes this convolution: 3x3, stride 1, not dilated, one group."""
-    return p.kernel == (3, 3) and p.stride == (1, 1) and p.dilation == (1, 1) and p.groups == 1
+def form_of(p: ConvProblem, name: str) -> Form | None:
+    """Return the form of a Winograd algorithm for this convolution, None if it has none."""
+    (kh, kw), (sh, sw) = p.kernel, p.stride
+    if p.dilation != (1, 1) or p.groups != 1 or kh != kw or sh != sw:
+        return None
+    return _FORMS.get((name, kh, sh))
+
+
+def transform_cycles(form: Form) -> tuple[float, float]:
+    """Return the cycles of the transforms of one tile and one vector of channels: of inputs, of products.
+
+    Two cycles for each vector that is stored and as many again for the arithmetic: F(4x4, 3x3) measures 142 for its
+    36 inputs and 106 for its 36 products and 16 pixels, in cache.
+    """
+    return 4.0 * form.points**2, 2.0 * form.points**2 + 2.0 * form.outputs**2
 
 
 def odd_lines(size: int) -> int:
@@ -58,29 +64,38 @@ def vectors_of(channels: int, itemsize: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class WinogradPass:
-    """Forward, or backward-data as the forward of dy with the kernel flipped.  `m`: pixels of an output tile."""
+    """Forward, or backward-data as the forward of dy with the kernel flipped."""
 
     source: Activation
     target: Activation
-    origin: Pair
-    order: tuple[int, ...]
+    origin: Pair  # input pixel of the first tile
+    swapped: bool
     layout: str
     itemsize: int
-    m: int
+    form: Form
 
     @classmethod
-    def forward(cls, p: ConvProblem, m: int) -> WinogradPass:
+    def forward(cls, p: ConvProblem, form: Form) -> WinogradPass:
         """Return the forward pass."""
         source = Activation(p.n, p.c, p.h, p.w)
         origin = -p.padding[0][0], -p.padding[1][0]
-        return cls(source, p.output, origin, tuple(range(9)), p.layout, p.itemsize, m)
+        return cls(source, p.output, origin, False, p.layout, p.itemsize, form)
 
     @classmethod
-    def backward_data(cls, p: ConvProblem, m: int) -> WinogradPass:
-        """Return the gradient of the input."""
+    def backward_data(cls, p: ConvProblem, form: Form) -> WinogradPass | None:
+        """Return the gradient of the input; None at stride 2 where one axis has an odd padding, the other not."""
         target = Activation(p.n, p.c, p.h, p.w)
-        origin = p.padding[0][0] - 2, p.padding[1][0] - 2
-        return cls(p.output, target, origin, tuple(range(8, -1, -1)), p.layout, p.itemsize, m)
+        top, left = p.padding[0][0], p.padding[1][0]
+        if p.stride == (1, 1):
+            origin = top - p.kernel[0] + 1, left - p.kernel[1] + 1
+        elif top % 2 != left % 2:
+            return None
+        else:
+            # Pixel 0 of dx is number `top` with its padding; it gets dy's pixel top // 2 and, if even, that before.
+            odd = top % 2
+            form = transforms.STRIDE_2_DATA_ODD if odd else transforms.STRIDE_2_DATA_EVEN
+            origin = top // 2 - 1 + odd, left // 2 - 1 + odd
+        return cls(p.output, target, origin, True, p.layout, p.itemsize, form)
 
     @property
     def lanes(self) -> int:
@@ -90,7 +105,7 @@ class WinogradPass:
     @property
     def points(self) -> int:
         """Points of a transformed tile."""
-        return (self.m + 2) ** 2
+        return self.form.points**2
 
     @property
     def depth(self) -> int:
@@ -103,19 +118,20 @@ class WinogradPass:
         return cut_panels(self.target.c, self.lanes)
 
     @property
-    def panel_bytes(self) -> int:
-        """Bytes of one panel of weights before the transform."""
-        return 9 * self.depth * self.panels[1] * VECTOR_BYTES
+    def weight_pitch(self) -> int:
+        """Bytes from point to point of the transformed weights."""
+        panels, vectors, _ = self.panels
+        return odd_lines(panels * self.depth * vectors * VECTOR_BYTES)
 
     @property
     def tile_rows(self) -> int:
         """Rows of tiles in an image."""
-        return -(-self.target.h // self.m)
+        return -(-self.target.h // self.form.outputs)
 
     @property
     def tile_cols(self) -> int:
         """Columns of tiles in an image."""
-        return -(-self.target.w // self.m)
+        return -(-self.target.w // self.form.outputs)
 
     @property
     def target_in_place(self) -> bool:
@@ -123,31 +139,37 @@ class WinogradPass:
         return self.layout == "NHWC" and self.target.c % self.lanes == 0
 
     @property
-    def pixel_pitch(self) -> int:
-        """Bytes of a source pixel in scratch."""
+    def pixel_bytes(self) -> int:
+        """Bytes of a source pixel in whole vectors."""
         return vectors_of(self.source.c, self.itemsize) * VECTOR_BYTES
 
-    def source_bytes(self, images: int, rows: int) -> int:
-        """Return the bytes of a strip's source pixels."""
-        return images * (rows * self.m + 2) * (self.tile_cols * self.m + 2) * self.pixel_pitch
+    @property
+    def strip_cols(self) -> int:
+        """Columns of a strip."""
+        return self.tile_cols * self.form.step + self.form.extent - self.form.step
 
-    def partvectors_of(self, parts: int) -> int:
+    def source_bytes(self, rows: int) -> int:
+        """Return the bytes of an image's pixels in a strip."""
+        height = rows * self.form.step + self.form.extent - self.form.step
+        return height * self.strip_cols * self.pixel_bytes
+
+    def most_vectors(self, parts: int) -> int:
         """Return the most vectors of a range of panels."""
         return -(-self.panels[0] // parts) * self.panels[1]
 
     def input_pitch(self, tiles: int) -> int:
         """Return the bytes from point to point of the transformed inputs."""
-        return odd_lines(tiles * self.pixel_pitch)
+        return odd_lines(tiles * odd_lines(self.pixel_bytes))
 
     def product_pitch(self, tiles: int, parts: int) -> int:
         """Return the bytes from point to point of the products."""
-        return odd_lines(tiles * self.partvectors_of(parts) * VECTOR_BYTES)
+        return odd_lines(tiles * self.most_vectors(parts) * VECTOR_BYTES)
 
-    def target_bytes(self, images: int, rows: int, parts: int) -> int:
-        """Return the bytes of a strip's target pixels in scratch."""
+    def target_bytes(self, rows: int, parts: int) -> int:
+        """Return the bytes of an image's target pixels of a strip in scratch."""
         if self.target_in_place:
             return 0
-        return images * rows * self.m * self.target.w * self.partvectors_of(parts) * VECTOR_BYTES
+        return rows * self.form.outputs * self.target.w * self.most_vectors(parts) * VECTOR_BYTES
 
 
 def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, PassPlan]:
@@ -155,19 +177,19 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
     panels, vectors, _ = each.panels
     mr = TILE_ROWS[vectors - 1]
     weights = each.points * panels * each.depth * vectors * VECTOR_BYTES
+    inputs, outputs = transform_cycles(each.form)
 
     def cost(cut: tuple[int, int, int]) -> float:
         images, rows, parts = cut
         tiles = images * rows * each.tile_cols
-        own = each.partvectors_of(parts)
+        own = each.most_vectors(parts)
         height = -(-tiles // mr) * mr
         fma = each.points * height * each.depth * own
         calls = each.points * (height // mr) * (own / vectors) * CALL
-        change = tiles * vectors_of(each.source.c, each.itemsize) * INPUT_CYCLES[each.m]
-        change += tiles * own * OUTPUT_CYCLES[each.m]
-        moved = each.source_bytes(images, rows) + each.target_bytes(images, rows, parts)
+        change = tiles * (vectors_of(each.source.c, each.itemsize) * inputs + own * outputs)
+        moved = images * (each.source_bytes(rows) + each.target_bytes(rows, parts))
         block = each.points * (each.input_pitch(tiles) + each.product_pitch(tiles, parts))
-        far = 2 * max(0, block - BLOCK_BYTES) / FAR_BYTES + weights / parts / NEAR_BYTES
+        far = scratch_cycles(block) + weights / parts / STREAM_BYTES
         units = -(-each.source.n // images) * -(-each.tile_rows // rows) * parts
         return -(-units // n_threads) * (fma + calls + change + moved / GATHER_BYTES + far + UNIT)
 
@@ -177,8 +199,9 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
     units = -(-each.source.n // images) * -(-each.tile_rows // rows) * parts
     used = min(n_threads, units)
     tiles = images * rows * each.tile_cols
-    scratch = each.source_bytes(images, rows) + each.target_bytes(images, rows, parts)
+    scratch = each.source_bytes(rows) + each.target_bytes(rows, parts)
     scratch += each.points * (each.input_pitch(tiles) + each.product_pitch(tiles, parts))
+    products = each.points / (each.form.outputs / each.form.step) ** 2 / each.form.step**2
     plan = PassPlan(
         algorithm=name,
         tile=f"{mr}x{vectors * each.lanes}",
@@ -191,68 +214,86 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
         chunks=1,
         threads=used,
         workspace=used * scratch,
-        reason=f"{each.points / each.m**2:.2g} products a pixel and channel in place of 9",
+        reason=f"{products:.2g} products a pixel and channel",
     )
     return cost(best), plan
+
+
+class Transforming(NamedTuple):
+    """What the kernel `transform_weights` needs beside the arrays."""
+
+    record: NDArray[Any]
+    offsets: Int64
+    bytes: int
+    scratch: int  # bytes of a thread
+
+    @classmethod
+    def of(cls, each: WinogradPass, p: ConvProblem) -> Transforming:
+        """Return the transformation of a pass's weights."""
+        panels, vectors, _ = each.panels
+        taps = each.form.taps
+        area = taps * taps
+        row = vectors * VECTOR_BYTES
+        order = np.arange(area)[:: -1 if each.swapped else 1]
+        scratch = each.lanes * area * VECTOR_BYTES
+        values = {
+            "f": p.f, "c": p.c, "taps": taps, "area": area, "swapped": int(each.swapped), "form": each.form.number,
+            "line": each.form.points, "panels": panels, "vectors": vectors, "lanes": vectors * each.lanes,
+            "point_pitch": each.weight_pitch, "scratch": scratch,
+        }  # fmt: skip
+        offsets = np.add.outer(np.arange(each.lanes) * area, order).ravel() * VECTOR_BYTES
+        size = (1 + panels) * row + each.points * each.weight_pitch
+        return cls(record(winograd.WEIGHTS, values), offsets, size, scratch)
+
+    def run(self, w: Array, b: Array | None, threads: int) -> Array:
+        """Transform w (F, C, KH, KW) and b into scratch, and return it."""
+        transformed = workspace.scratch(self.bytes, "weights")
+        rows = workspace.scratch(threads * self.scratch, "strips")
+        winograd.transform_weights(
+            w.dtype, threads, w, 0 if b is None else b, b is not None, self.record, self.offsets, transformed, rows
+        )
+        return transformed
 
 
 class WinogradCall(NamedTuple):
     """Forward or backward-data, ready to run."""
 
-    packing: Packing
-    panels: int
-    lanes: int
-    depth: int
-    m: int
-    transformed: int  # bytes
+    transforming: Transforming
     geometry: NDArray[Any]
     tables: Int64
     scratch: int  # bytes, all threads
     threads: int
 
     @classmethod
-    def of(cls, each: WinogradPass, p: ConvProblem, swapped: bool, plan: PassPlan, relu: bool) -> WinogradCall:
+    def of(cls, each: WinogradPass, p: ConvProblem, plan: PassPlan, relu: bool) -> WinogradCall:
         """Return the call of a plan."""
-        panels, vectors, _ = each.panels
         geometry, tables, scratch = _geometry(each, plan, relu)
-        transformed = each.points * panels * each.depth * vectors * VECTOR_BYTES
-        return cls(
-            Packing.of(each, p, swapped), panels, vectors * each.lanes, each.depth, each.m, transformed, geometry,
-            tables, plan.threads * scratch, plan.threads,
-        )  # fmt: skip
+        return cls(Transforming.of(each, p), geometry, tables, plan.threads * scratch, plan.threads)
 
     def run(self, source: Array, w: Array, b: Array | None, target: Array) -> None:
         """Overwrite `target`."""
-        packed = self.packing.run(w, b, self.threads)
-        transformed = workspace.scratch(self.transformed, "transformed")
-        winograd.transform_weights(
-            w.dtype, self.threads, packed, transformed, self.panels, self.lanes, self.depth, self.m
-        )
+        transformed = self.transforming.run(w, b, self.threads)
         strips = workspace.scratch(self.scratch, "strips")
-        winograd.winograd(
-            w.dtype, self.threads, source, packed, transformed, target, self.geometry, self.tables, strips
-        )
+        winograd.winograd(w.dtype, self.threads, source, transformed, target, self.geometry, self.tables, strips)
 
 
 def _geometry(each: WinogradPass, plan: PassPlan, relu: bool) -> tuple[NDArray[Any], Int64, int]:
     """Return the record, the tables and a thread's bytes of scratch of forward or backward-data."""
-    size = each.itemsize
+    size, form = each.itemsize, each.form
     panels, vectors, last = each.panels
     tiles = plan.images * plan.rows * each.tile_cols
-    part_bytes = each.partvectors_of(plan.parts) * VECTOR_BYTES
-    cols = each.tile_cols * each.m + 2
-    pixel_pitch = each.pixel_pitch
-    panel_bytes = each.depth * vectors * VECTOR_BYTES
+    product_tile = each.most_vectors(plan.parts) * VECTOR_BYTES
+    input_tile = odd_lines(each.pixel_bytes)
     tables = Tables(0)
-    a_table = tables.add(np.arange(tiles) * pixel_pitch)
-    c_table = tables.add(np.arange(tiles) * part_bytes)
+    a_table = tables.add(np.arange(tiles) * input_tile)
+    c_table = tables.add(np.arange(tiles) * product_tile)
     scratch = Scratch()
-    scratch.add(each.source_bytes(plan.images, plan.rows))
+    scratch.add(each.source_bytes(plan.rows))
     inputs_at = scratch.add(each.points * each.input_pitch(tiles))
     products_at = scratch.add(each.points * each.product_pitch(tiles, plan.parts))
-    target_at = scratch.add(each.target_bytes(plan.images, plan.rows, plan.parts))
-    patch_at = scratch.add(each.m**2 * VECTOR_BYTES)
-    table_at = scratch.add(VECTOR_BYTES // size * 8)
+    target_at = scratch.add(each.target_bytes(plan.rows, plan.parts))
+    patch_at = scratch.add(transforms.MAX_PIXELS * VECTOR_BYTES)
+    table_at = scratch.add(GATHER_TABLE_BYTES)
     spare_at = scratch.add(SPARE_BYTES)
     geometry = record(
         winograd.GEOMETRY,
@@ -261,18 +302,21 @@ def _geometry(each: WinogradPass, plan: PassPlan, relu: bool) -> tuple[NDArray[A
             "oh": each.target.h, "ow": each.target.w, "f": each.target.c,
             "source_first": int(each.layout == "NCHW" and each.source.c > 1),
             "target_first": int(each.layout == "NCHW" and each.target.c > 1),
-            "target_in_place": int(each.target_in_place), "m": each.m, "points": each.points,
+            "target_in_place": int(each.target_in_place),
+            "form": form.number, "outputs": form.outputs, "step": form.step, "extent": form.extent,
+            "line": form.points, "points": each.points,
             "images": plan.images, "rows": plan.rows, "row_strips": -(-each.tile_rows // plan.rows),
             "tile_rows": each.tile_rows, "tile_cols": each.tile_cols, "parts": plan.parts,
-            "origin_h": each.origin[0], "origin_w": each.origin[1], "source_cols": cols,
-            "image_pitch": (plan.rows * each.m + 2) * cols * pixel_pitch, "row_pitch": cols * pixel_pitch,
-            "pixel_pitch": pixel_pitch, "input_pitch": each.input_pitch(tiles),
-            "product_pitch": each.product_pitch(tiles, plan.parts), "product_tile": part_bytes,
-            "target_pitch": each.target.c * size if each.target_in_place else part_bytes,
+            "origin_h": each.origin[0], "origin_w": each.origin[1], "strip_cols": each.strip_cols,
+            "row_pitch": each.strip_cols * each.pixel_bytes, "pixel_pitch": each.pixel_bytes,
+            "input_pitch": each.input_pitch(tiles), "input_tile": input_tile,
+            "product_pitch": each.product_pitch(tiles, plan.parts), "product_tile": product_tile,
+            "target_pitch": each.target.c * size if each.target_in_place else product_tile,
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
-            "panel_bytes": panel_bytes, "relu": int(relu), "a_table": a_table, "c_table": c_table,
-            "inputs_at": inputs_at, "products_at": products_at, "target_at": target_at, "patch_at": patch_at,
-            "table_at": table_at, "spare_at": spare_at, "scratch": scratch.size,
+            "panel_bytes": each.depth * vectors * VECTOR_BYTES, "weight_pitch": each.weight_pitch, "relu": int(relu),
+            "a_table": a_table, "c_table": c_table, "inputs_at": inputs_at, "products_at": products_at,
+            "target_at": target_at, "patch_at": patch_at, "table_at": table_at, "spare_at": spare_at,
+            "scratch": scratch.size,
         },
     )  # fmt: skip
     return geometry, tables.array(), scratch.size

@@ -1,4 +1,4 @@
-"""Winograd convolution: all passes, both tile sizes, and how "auto" comes to choose it."""
+"""Winograd convolution: all passes, all forms, and how "auto" comes to choose it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from cases import ConvCase
 from fences import Poisoned, allocating_in, placed
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from references import conv as reference
 
 import jitconv
+from jitconv.kernels import transforms
 
 NAMES = ("winograd", "winograd_2x2")
 each_name = pytest.mark.parametrize("algorithm", NAMES)
@@ -31,6 +32,20 @@ CASES = [
     ConvCase("no batch axis", None, 16, 12, 12, 16, padding=1),
     ConvCase("no bias", 2, 16, 14, 14, 16, padding=1, bias=False),
 ]
+OTHER_CASES = [
+    ConvCase("5x5", 2, 17, 9, 11, 20, kernel=(5, 5), padding=2),
+    ConvCase("5x5, one channel", 3, 1, 8, 12, 30, kernel=(5, 5)),
+    ConvCase("5x5, one pixel", 2, 6, 5, 5, 33, kernel=(5, 5)),
+    ConvCase("stride 2", 2, 17, 16, 15, 20, stride=2, padding=1),
+    ConvCase("stride 2, no padding", 2, 33, 9, 14, 16, stride=2),
+    ConvCase("stride 2, wide padding", 1, 8, 7, 6, 9, stride=2, padding=3),
+    ConvCase("stride 2, an odd and an even padding", 2, 8, 10, 10, 16, stride=2, padding=((1, 1), (0, 1))),
+    # Sums that do not fit in L2: rounds of tiles, one and several, with blocks of channels and several panels.
+    ConvCase("one round", 4, 70, 8, 8, 130, padding=1),
+    ConvCase("several rounds", 40, 64, 28, 28, 33, padding=1),
+]
+ALL_CASES = [(name, case) for name in NAMES for case in CASES] + [("winograd", case) for case in OTHER_CASES]
+each_case = pytest.mark.parametrize(("algorithm", "case"), ALL_CASES, ids=str)
 
 # The largest error over the largest output, as a multiple of eps: asv_benchmarks/error_table.py gives up to 126 (4x4)
 # and 8 (2x2) for up to 512 channels, forward, and 11 for direct. Backward has more terms than forward.
@@ -50,8 +65,7 @@ def passes(case, arrays, layout, **options):
 
 
 @pytest.mark.simd
-@each_name
-@pytest.mark.parametrize("case", CASES, ids=str)
+@each_case
 def test_every_pass_matches_the_reference(case, algorithm, dtype, layout, rng):
     x, w, b = case.arrays(rng, dtype, layout)
     dy = case.gradient(rng, dtype, layout)
@@ -74,8 +88,7 @@ def test_relu_is_fused(algorithm, dtype, layout, rng):
     assert_array_equal(y, np.maximum(jitconv.conv2d(x, w, b, **options), 0))
 
 
-@each_name
-@pytest.mark.parametrize("case", CASES, ids=str)
+@each_case
 def test_the_bits_do_not_depend_on_the_threads(case, algorithm, dtype, layout, rng):
     arrays = *case.arrays(rng, dtype, layout), case.gradient(rng, dtype, layout)
     with jitconv.num_threads(1):
@@ -87,8 +100,7 @@ def test_the_bits_do_not_depend_on_the_threads(case, algorithm, dtype, layout, r
 
 
 @pytest.mark.simd
-@each_name
-@pytest.mark.parametrize("case", CASES, ids=str)
+@each_case
 def test_stays_inside_its_arrays(case, algorithm, dtype, layout, rng):
     arrays = *case.arrays(rng, dtype, layout), case.gradient(rng, dtype, layout)
     expected = passes(case, arrays, layout, algorithm=algorithm)
@@ -101,37 +113,86 @@ def test_stays_inside_its_arrays(case, algorithm, dtype, layout, rng):
         assert_array_equal(got, clean)
 
 
-@each_name
+@pytest.mark.parametrize(
+    ("algorithm", "kernel", "stride", "rows", "cols"),
+    [
+        ("winograd", 3, 1, slice(4, 7), slice(5, 8)),
+        ("winograd_2x2", 3, 1, slice(4, 7), slice(5, 8)),
+        ("winograd", 5, 1, slice(2, 7), slice(3, 8)),
+        ("winograd", 3, 2, slice(2, 4), slice(3, 4)),
+    ],
+)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_value_that_is_no_number_shows_in_every_output_that_sees_it(algorithm, bad, dtype, layout, rng):
-    case = ConvCase("", 2, 16, 12, 12, 16, padding=1)
+def test_a_value_that_is_no_number_shows_in_every_output_that_sees_it(
+    algorithm, kernel, stride, rows, cols, bad, dtype, layout, rng
+):
+    case = ConvCase("", 2, 16, 12, 12, 16, kernel=(kernel, kernel), stride=stride, padding=1)
     x, w, b = case.arrays(rng, dtype, "NCHW")
     x[1, 3, 5, 6] = bad
     given = x if layout == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     y = jitconv.conv2d(given, w, b, layout=layout, algorithm=algorithm, **case.options)
     y = y if layout == "NCHW" else y.transpose(0, 3, 1, 2)
-    assert not np.isfinite(y[1, :, 4:7, 5:8]).any()
+    assert not np.isfinite(y[1, :, rows, cols]).any()
     assert np.isfinite(y[0]).all()  # another image
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2)])
 @pytest.mark.parametrize("channels", [32, 128, 512])
-def test_float32_error_stays_under_the_documented_bound(channels, rng):
-    case = ConvCase("", 1, channels, 12, 12, channels, padding=1, bias=False)
+def test_float32_error_stays_under_the_documented_bound(channels, kernel, stride, rng):
+    case = ConvCase("", 1, channels, 12, 12, channels, kernel=(kernel, kernel), stride=stride, padding=1, bias=False)
     x, w, _ = case.arrays(rng, np.float32)
     y = jitconv.conv2d(x, w, algorithm="winograd", **case.options)
     expected = reference.conv2d(x, w, None, **case.options)
     assert np.abs(y - expected).max() < 3e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("algorithm", NAMES)
 @pytest.mark.parametrize(
-    ("w_shape", "options"),
-    [((4, 4, 5, 5), {}), ((4, 4, 3, 3), {"stride": 2}), ((4, 4, 3, 3), {"dilation": 2}), ((4, 2, 3, 3), {"groups": 2})],
+    ("algorithm", "w_shape", "options"),
+    [
+        ("winograd", (4, 4, 7, 7), {}),
+        ("winograd", (4, 4, 3, 5), {}),
+        ("winograd", (4, 4, 5, 5), {"stride": 2}),
+        ("winograd", (4, 4, 3, 3), {"stride": 3}),
+        ("winograd", (4, 4, 3, 3), {"stride": (1, 2)}),
+        ("winograd", (4, 4, 3, 3), {"dilation": 2}),
+        ("winograd", (4, 2, 3, 3), {"groups": 2}),
+        ("winograd_2x2", (4, 4, 5, 5), {}),
+        ("winograd_2x2", (4, 4, 3, 3), {"stride": 2}),
+    ],
 )
 def test_what_winograd_cannot_do_is_refused(algorithm, w_shape, options):
     x, w = np.zeros((1, 4, 9, 9), np.float32), np.zeros(w_shape, np.float32)
-    with pytest.raises(ValueError, match=f"`algorithm`='{algorithm}' needs a 3x3 kernel, stride 1, dilation 1"):
+    with pytest.raises(ValueError, match=f"`algorithm`='{algorithm}' needs a 3x3 kernel of stride 1"):
         jitconv.conv2d(x, w, algorithm=algorithm, **options)
+
+
+FORMS = [transforms.F4_3, transforms.F2_3, transforms.F4_5, transforms.STRIDE_2]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.outputs} outputs, {form.taps} taps, step {form.step}")
+def test_a_form_convolves_a_line(form, rng):
+    stride = form.step // form.outputs
+    line, taps = rng.standard_normal(form.extent), rng.standard_normal(form.taps)
+    windows = [line[i * stride : i * stride + form.taps] @ taps for i in range(form.outputs)]
+    assert_allclose(form.output @ ((form.kernel @ taps) * (form.input @ line)), windows, rtol=1e-12)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_the_forms_of_backward_data_at_stride_2_spread_a_line(padding, rng):
+    form = transforms.STRIDE_2_DATA_ODD if padding else transforms.STRIDE_2_DATA_EVEN
+    line, taps = rng.standard_normal(form.extent), rng.standard_normal(form.taps)
+    spread = np.zeros(2 * form.extent + 2)
+    for i, value in enumerate(line):
+        spread[2 * i : 2 * i + 3] += value * taps
+    # The first pixel of line is the one before pixel 0 where the padding is even.
+    first = 1 if padding else 2
+    result = form.output @ ((form.kernel @ taps[::-1]) * (form.input @ line))
+    assert_allclose(result, spread[first : first + 8], rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_gradient_at_the_sum_point_is_the_sum_of_its_tile(form):
+    assert_array_equal(form.output.T[transforms.SUM_POINT], np.ones(form.outputs))
 
 
 LARGE = (32, 64, 32, 32), (64, 64, 3, 3)

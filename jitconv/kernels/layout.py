@@ -17,8 +17,14 @@ from .simd import (
     store_i64,
     transpose_block,
     transpose_scatter,
+    transpose_scatter_some,
     zero_bytes,
 )
+
+# Squares of pixels by channels that are gathered from some planes before the next: a run of 512 bytes of each plane in
+# float32. With one square at a time planes of a power of two of bytes push each other out of the cache.
+SQUARES = 8
+GATHER_TABLE_BYTES = 8 * SQUARES * (VECTOR_BYTES // 4)  # see `gather_rows`
 
 
 @step
@@ -57,7 +63,7 @@ def gather_rows(
     """Copy a window of one image, (h, w, c) or (c, h, w) at `source`, to pixels of `count` channels from `c0`.
 
     The window is `rows` x `cols` from (row0, col0) and may reach outside the image, where it holds zeros. `table`
-    is scratch of one int64 for each lane of a vector.
+    is scratch of GATHER_TABLE_BYTES.
     """
     top, bottom = max(row0, 0), min(row0 + rows, h)
     left, right = max(col0, 0), min(col0 + cols, w)
@@ -123,31 +129,30 @@ def _gather_planes(
         first_row = top + segment
         begin = planes + (first_row * w + left) * size
         to = target + (first_row - row0) * row_pitch + (left - col0) * pixel_pitch
-        done = 0
-        while done < run:
-            first = done
-            if first + lanes > run:
-                first = run - lanes
-            if first < 0:
-                for pixel in range(run):
-                    offset = pixel // width * row_pitch + pixel % width * pixel_pitch
-                    for channel in range(count):
-                        store(
-                            to + offset + channel * size,
-                            load(begin + channel * plane + pixel * size, like),
-                            like,
-                        )
-                break
+        if run < lanes:
+            for pixel in range(run):
+                offset = pixel // width * row_pitch + pixel % width * pixel_pitch
+                for channel in range(count):
+                    value = load(begin + channel * plane + pixel * size, like)
+                    store(to + offset + channel * size, value, like)
+            continue
+        for first in range(0, run, SQUARES * lanes):
+            first = min(first, run - lanes)
+            squares = min(SQUARES, (run - first + lanes - 1) // lanes)
             row, column = first // width, first % width
-            for i in range(lanes):
+            for i in range(squares * lanes):
                 store_i64(table + 8 * i, row * row_pitch + column * pixel_pitch)
                 column += 1
                 if column == width:
                     row, column = row + 1, 0
             for channel in range(0, count, lanes):
                 channel = min(channel, count - lanes)
-                transpose_scatter(begin + channel * plane + first * size, plane, to + channel * size, table, like)
-            done = first + lanes
+                for square in range(squares):
+                    pixel = min(first + square * lanes, run - lanes)
+                    transpose_scatter(
+                        begin + channel * plane + pixel * size, plane, to + channel * size,
+                        table + 8 * (pixel - first), like,
+                    )  # fmt: skip
 
 
 @step
@@ -186,17 +191,23 @@ def scatter_rows(source, pixel_pitch, count, channels_first, plane, c, c0, targe
 
 
 @step
-def transpose_rows(source, pitch, rows, columns, target, offsets, like):
-    """Copy a matrix (rows, columns) at `pitch` to target[offsets[column] + row * itemsize], a table of int64."""
+def transpose_rows(source, pitch, rows, columns, target, offsets, end, like):
+    """Copy a matrix (rows, columns) at `pitch` to target[offsets[column] + row * itemsize], a table of int64.
+
+    No byte from `end` on is read; before it, what follows a short row may be.
+    """
     size = like.itemsize
     lanes = VECTOR_BYTES // size
-    whole_rows = rows // lanes * lanes if columns >= lanes else 0
-    for row in range(0, whole_rows, lanes):
-        for column in range(0, columns, lanes):
-            column = min(column, columns - lanes)
-            begin = source + row * pitch + column * size
-            transpose_scatter(begin, pitch, target + row * size, offsets + 8 * column, like)
-    for row in range(whole_rows, rows):
-        for column in range(columns):
-            value = load(source + row * pitch + column * size, like)
-            store(target + load_i64(offsets + 8 * column) + row * size, value, like)
+    for row in range(0, rows, lanes):
+        begin, to = source + row * pitch, target + row * size
+        if row + lanes > rows or (columns < lanes and begin + (lanes - 1) * pitch + VECTOR_BYTES > end):
+            for i in range(min(lanes, rows - row)):
+                for column in range(columns):
+                    value = load(begin + i * pitch + column * size, like)
+                    store(to + i * size + load_i64(offsets + 8 * column), value, like)
+        elif columns < lanes:
+            transpose_scatter_some(begin, pitch, to, offsets, columns, like)
+        else:
+            for column in range(0, columns, lanes):
+                column = min(column, columns - lanes)
+                transpose_scatter(begin + column * size, pitch, to, offsets + 8 * column, like)

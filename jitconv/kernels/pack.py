@@ -34,6 +34,7 @@ def _panel(w, b, has_bias, g, offsets, packed, index, like):
     biases = packed + g.lanes * size
     target = biases + g.groups * g.panels * g.lanes * size + index * g.panel_bytes
     source = w + group * g.group_f * g.group_c * g.area * size
+    end = w + g.groups * g.group_f * g.group_c * g.area * size
     outputs = g.group_c if g.swapped else g.group_f
     count = min(g.lanes, outputs - first)
     if count < g.lanes:
@@ -44,7 +45,7 @@ def _panel(w, b, has_bias, g, offsets, packed, index, like):
         copy_bytes(row, b + (group * outputs + first) * size, count * size)
     if not g.swapped:
         pitch = g.group_c * g.area * size
-        transpose_rows(source + first * pitch, pitch, count, g.group_c * g.area, target, offsets, like)
+        transpose_rows(source + first * pitch, pitch, count, g.group_c * g.area, target, offsets, end, like)
         return
     for f in range(g.group_f):
         begin = source + (f * g.group_c + first) * g.area * size
@@ -52,7 +53,7 @@ def _panel(w, b, has_bias, g, offsets, packed, index, like):
         if g.area == 1:
             copy_bytes(to, begin, count * size)
         else:
-            transpose_rows(begin, g.area * size, count, g.area, to, offsets, like)
+            transpose_rows(begin, g.area * size, count, g.area, to, offsets, end, like)
 
 
 @worker

@@ -204,28 +204,32 @@ def store(typingctx, address, value, like):
     return types.void(types.intp, like.dtype, like), codegen
 
 
-def _transposition(builder, like, source, rows, target, columns):
-    """Emit the transposition of a square; rows and columns are offsets in bytes, one for each lane.
+def _transposition(builder, like, source, rows, target, columns, stored=None):
+    """Emit the transposition of a square, rows at offsets in bytes; of the columns all are stored, or so many.
 
     A butterfly of log2(lanes) interleaving stages in registers: row i of a stage pairs with row i + lanes/2.
     """
     vector = Vector(builder, like)
     n = vector.lanes
-    values = [vector.load(at(builder, source, row)) for row in rows(n)]
+    values = [vector.load(at(builder, source, rows(i))) for i in range(n)]
     for _ in range(n.bit_length() - 1):
         pairs = [(values[i], values[i + n // 2]) for i in range(n // 2)]
         values = [vector.interleave(x, y, half) for x, y in pairs for half in (0, 1)]
-    for value, column in zip(values, columns(n), strict=True):
-        vector.store(value, at(builder, target, column))
+    for i, value in enumerate(values):
+        if stored is None:
+            vector.store(value, at(builder, target, columns(i)))
+            continue
+        with builder.if_then(builder.icmp_signed("<", i64(i), stored)):
+            vector.store(value, at(builder, target, columns(i)))
 
 
 def _evenly(builder, pitch):
-    return lambda n: [builder.mul(pitch, i64(i)) for i in range(n)]
+    return lambda i: builder.mul(pitch, i64(i))
 
 
 def _table(builder, address):
     entries = builder.inttoptr(address, I64.as_pointer())
-    return lambda n: [builder.load(builder.gep(entries, [i64(i)])) for i in range(n)]
+    return lambda i: builder.load(builder.gep(entries, [i64(i)]))
 
 
 @intrinsic
@@ -254,6 +258,20 @@ def transpose_scatter(typingctx, source, source_pitch, target, offsets, like):
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4, like), codegen
+
+
+@intrinsic
+def transpose_scatter_some(typingctx, source, source_pitch, target, offsets, columns, like):
+    """As `transpose_scatter`, storing the first `columns` columns only."""
+
+    def codegen(context, builder, signature, args):
+        source, source_pitch, target, offsets, columns, _ = args
+        source, target = builder.inttoptr(source, POINTER), builder.inttoptr(target, POINTER)
+        rows, places = _evenly(builder, source_pitch), _table(builder, offsets)
+        _transposition(builder, signature.args[5], source, rows, target, places, columns)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5, like), codegen
 
 
 @intrinsic

@@ -1,16 +1,17 @@
-"""Winograd convolution F(m x m, 3 x 3), stride 1: forward and backward-data as one worker, backward-weights as another.
+"""Winograd convolution: forward and backward-data as one worker, backward-weights in `winograd_weights.py`.
 
-A tile of m x m outputs reads (m + 2) x (m + 2) inputs. With the matrices of `transforms.py`,
+A tile of outputs reads a tile of inputs that overlaps the next. With the matrices of `transforms.py`,
 
     forward            Y = A^T [ sum over channels of (G g G^T) * (B^T x B) ] A
     backward-data      the same, of dy, with the kernel flipped and its channels swapped
     backward-weights   dg = G^T [ sum over tiles of (B^T x B) * (A dy A^T) ] G, the adjoint
 
-and the sums are products of matrices, one for each of the (m + 2)^2 points, on the one tile of `tile.py`. F(4x4, 3x3)
-does a quarter of direct's multiplications (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015).
+and the sums are products of matrices, one for each point of a transformed tile, on the one tile of `tile.py`.
+F(4x4, 3x3) does a quarter of direct's multiplications, F(4x4, 5x5) a sixth, stride 2 little more than half.
 
-A strip is some rows of Winograd tiles of one image or some whole images, gathered to NHWC with its padding. Its
-transformed points, products and pixels stay in scratch.
+A strip is some rows of tiles of one image or some whole images. Its images are gathered to NHWC with their padding,
+one by one; its transformed inputs and products stay in scratch. Reading NHWC in place costs more than it saves: a tile
+is many short pieces, which no prefetcher follows (64 channels of 32x32 pixels: 4.8 ms in place, 1.9 ms gathered).
 """
 
 from __future__ import annotations
@@ -18,24 +19,29 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
+from . import transforms
 from .jit import inlined, step, worker
-from .layout import gather_rows, scatter_rows
-from .simd import VECTOR_BYTES, copy_vector, record_at
+from .layout import gather_rows, scatter_rows, transpose_rows
+from .simd import VECTOR_BYTES, copy_bytes, copy_vector, record_at, zero_bytes
 from .tile import sweep
-from .transforms import INPUT, KERNEL, OUTPUT, make_finish, make_transform
+from .transforms import make_finish, make_transform
 
 FIELDS = (
-    # the arrays; `source_first`, `target_first`: 1 for (n, channels, h, w); pixels of a tile along an axis; points
-    "n", "c", "h", "w", "oh", "ow", "f", "source_first", "target_first", "target_in_place", "m", "points",
+    # the arrays; `source_first`, `target_first`: 1 for (n, channels, h, w)
+    "n", "c", "h", "w", "oh", "ow", "f", "source_first", "target_first", "target_in_place",
+    # the form, its sizes along an axis, and its points along both
+    "form", "outputs", "step", "extent", "line", "points",
     # a strip: `images` whole ones, or `rows` rows of tiles, `row_strips` to an image; ranges of panels
     "images", "rows", "row_strips", "tile_rows", "tile_cols", "parts",
-    # input pixel of the first tile; columns of a strip of inputs
-    "origin_h", "origin_w", "source_cols",
-    # bytes: of inputs in scratch; of transformed inputs, from point to point (a tile's are a pixel's); of products,
-    # from point to point and tile to tile; of output pixels
-    "image_pitch", "row_pitch", "pixel_pitch", "input_pitch", "product_pitch", "product_tile", "target_pitch",
-    # panels of F, vectors in each and in the last, lanes of a panel, bytes of one point's panel
-    "panels", "vectors", "last_vectors", "lanes", "panel_bytes",
+    # input pixel of the first tile; columns of a strip
+    "origin_h", "origin_w", "strip_cols",
+    # bytes: of source pixels in scratch; of transformed inputs, from point to point and tile to tile; of
+    # products, likewise; of output pixels
+    "row_pitch", "pixel_pitch", "input_pitch", "input_tile", "product_pitch", "product_tile",
+    "target_pitch",
+    # panels of F, vectors in each and in the last, lanes of a panel; bytes of weights, from panel to panel and point to
+    # point
+    "panels", "vectors", "last_vectors", "lanes", "panel_bytes", "weight_pitch",
     "relu",
     # offsets in bytes: of tile rows of A, rows of C
     "a_table", "c_table",
@@ -44,46 +50,152 @@ FIELDS = (
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 _geometry = record_at(GEOMETRY)
 
-_input_2, _input_4 = make_transform(INPUT[2]), make_transform(INPUT[4])
-_kernel_2, _kernel_4 = make_transform(KERNEL[2]), make_transform(KERNEL[4])
-_output_2, _output_4 = make_finish(OUTPUT[2]), make_finish(OUTPUT[4])
+_input_f4_3, _kernel_f4_3 = make_transform(transforms.F4_3.input), make_transform(transforms.F4_3.kernel)
+_input_f2_3, _kernel_f2_3 = make_transform(transforms.F2_3.input), make_transform(transforms.F2_3.kernel)
+_input_f4_5, _kernel_f4_5 = make_transform(transforms.F4_5.input), make_transform(transforms.F4_5.kernel)
+_input_stride_2 = make_transform(transforms.STRIDE_2.input)
+_kernel_stride_2 = make_transform(transforms.STRIDE_2.kernel)
+_input_even = make_transform(transforms.STRIDE_2_DATA_EVEN.input)
+_input_odd = make_transform(transforms.STRIDE_2_DATA_ODD.input)
+_gradient_f4_3, _gradient_f2_3 = make_transform(transforms.F4_3.output.T), make_transform(transforms.F2_3.output.T)
+_gradient_f4_5 = make_transform(transforms.F4_5.output.T)
+_gradient_stride_2 = make_transform(transforms.STRIDE_2.output.T)
+_output_f4_3, _output_f2_3 = make_finish(transforms.F4_3.output), make_finish(transforms.F2_3.output)
+_output_f4_5, _output_stride_2 = make_finish(transforms.F4_5.output), make_finish(transforms.STRIDE_2.output)
+_output_even = make_finish(transforms.STRIDE_2_DATA_EVEN.output)
+_output_odd = make_finish(transforms.STRIDE_2_DATA_ODD.output)
 
 
 @step
-def transform_inputs(strip, tile, vectors, row_pitch, pixel_pitch, m, target, point_pitch, like):
-    """Transform the inputs of one tile, `vectors` vectors of channels, to one row of each point."""
-    points = m + 2
-    for v in range(vectors):
-        source, to = strip + tile + v * VECTOR_BYTES, target + v * VECTOR_BYTES
-        if m == 4:
-            _input_4(source, row_pitch, pixel_pitch, to, points * point_pitch, point_pitch, like)
-        else:
-            _input_2(source, row_pitch, pixel_pitch, to, points * point_pitch, point_pitch, like)
+def transform_inputs(form, source, row, pixel, target, line, point, like):
+    """Apply B^T to one vector of channels of a tile."""
+    if form == 0:
+        _input_f4_3(source, row, pixel, target, line, point, like)
+    elif form == 1:
+        _input_f2_3(source, row, pixel, target, line, point, like)
+    elif form == 2:
+        _input_f4_5(source, row, pixel, target, line, point, like)
+    elif form == 3:
+        _input_stride_2(source, row, pixel, target, line, point, like)
+    elif form == 4:
+        _input_even(source, row, pixel, target, line, point, like)
+    else:
+        _input_odd(source, row, pixel, target, line, point, like)
 
 
 @step
-def _finish_tile(source, point_pitch, m, rows, cols, target, row_pitch, pixel_pitch, bias, relu, patch, vectors, like):
-    """Transform one tile of products to its `rows` x `cols` pixels that lie inside the image."""
-    points = m + 2
-    whole = rows == m and cols == m
-    for v in range(vectors):
-        place = v * VECTOR_BYTES
-        to, row, pixel = target + place, row_pitch, pixel_pitch
+def transform_gradients(form, source, row, pixel, target, line, point, like):
+    """Apply A to one vector of channels of a tile of dy."""
+    if form == 0:
+        _gradient_f4_3(source, row, pixel, target, line, point, like)
+    elif form == 1:
+        _gradient_f2_3(source, row, pixel, target, line, point, like)
+    elif form == 2:
+        _gradient_f4_5(source, row, pixel, target, line, point, like)
+    else:
+        _gradient_stride_2(source, row, pixel, target, line, point, like)
+
+
+@step
+def _transform_kernels(form, source, row, tap, target, line, point, like):
+    """Apply G to one vector of kernels."""
+    if form == 0:
+        _kernel_f4_3(source, row, tap, target, line, point, like)
+    elif form == 1:
+        _kernel_f2_3(source, row, tap, target, line, point, like)
+    elif form == 2:
+        _kernel_f4_5(source, row, tap, target, line, point, like)
+    else:
+        _kernel_stride_2(source, row, tap, target, line, point, like)
+
+
+@step
+def _transform_outputs(form, source, line, point, target, row, pixel, bias, relu, like):
+    """Apply A^T to one vector of channels of a tile of products, then the bias and ReLU."""
+    if form == 0:
+        _output_f4_3(source, line, point, target, row, pixel, bias, relu, like)
+    elif form == 1:
+        _output_f2_3(source, line, point, target, row, pixel, bias, relu, like)
+    elif form == 2:
+        _output_f4_5(source, line, point, target, row, pixel, bias, relu, like)
+    elif form == 3:
+        _output_stride_2(source, line, point, target, row, pixel, bias, relu, like)
+    elif form == 4:
+        _output_even(source, line, point, target, row, pixel, bias, relu, like)
+    else:
+        _output_odd(source, line, point, target, row, pixel, bias, relu, like)
+
+
+@step
+def _finish_tile(g, source, rows, cols, target, row_pitch, bias, patch, count, like):
+    """Transform one tile of products to its `rows` x `cols` pixels that lie inside the image; `count` channels."""
+    whole = rows == g.outputs and cols == g.outputs
+    for place in range(0, count * like.itemsize, VECTOR_BYTES):
+        to, row, pixel = target + place, row_pitch, g.target_pitch
         if not whole:
-            to, row, pixel = patch, m * VECTOR_BYTES, VECTOR_BYTES
-        if m == 4:
-            _output_4(source + place, points * point_pitch, point_pitch, to, row, pixel, bias + place, relu, like)
-        else:
-            _output_2(source + place, points * point_pitch, point_pitch, to, row, pixel, bias + place, relu, like)
+            to, row, pixel = patch, g.outputs * VECTOR_BYTES, VECTOR_BYTES
+        _transform_outputs(
+            g.form, source + place, g.line * g.product_pitch, g.product_pitch, to, row, pixel, bias + place, g.relu,
+            like,
+        )  # fmt: skip
         if not whole:
             for i in range(rows):
                 for j in range(cols):
-                    inside = target + place + i * row_pitch + j * pixel_pitch
-                    copy_vector(inside, patch + (i * m + j) * VECTOR_BYTES, like)
+                    inside = target + place + i * row_pitch + j * g.target_pitch
+                    copy_vector(inside, patch + (i * g.outputs + j) * VECTOR_BYTES, like)
 
 
 @inlined
-def _strip(source, packed, transformed, target, g, tables, scratch, unit, like):
+def _inputs(source, g, image, images, first, rows, scratch, like):
+    """Transform the inputs of a strip."""
+    size = like.itemsize
+    tiles = rows * g.tile_cols
+    for i in range(images):
+        gather_rows(
+            source + (image + i) * g.c * g.h * g.w * size, g.source_first != 0, g.h, g.w, g.c, 0, g.c,
+            first * g.step + g.origin_h, rows * g.step + g.extent - g.step, g.origin_w, g.strip_cols, scratch,
+            g.row_pitch, g.pixel_pitch, scratch + g.table_at, like,
+        )  # fmt: skip
+        for tile in range(tiles):
+            corner = tile // g.tile_cols * g.step * g.row_pitch + tile % g.tile_cols * g.step * g.pixel_pitch
+            to = scratch + g.inputs_at + (i * tiles + tile) * g.input_tile
+            for place in range(0, g.pixel_pitch, VECTOR_BYTES):
+                transform_inputs(
+                    g.form, scratch + corner + place, g.row_pitch, g.pixel_pitch, to + place, g.line * g.input_pitch,
+                    g.input_pitch, like,
+                )  # fmt: skip
+
+
+@inlined
+def _outputs(target, g, image, images, first, rows, biases, begin, end, scratch, like):
+    """Transform the products of a strip, panels `begin` to `end`, to its pixels."""
+    size = like.itemsize
+    image_bytes = g.f * g.oh * g.ow * size
+    lines = min(rows * g.outputs, g.oh - first * g.outputs)
+    channel = begin * g.lanes
+    channels = min(end * g.lanes, g.f) - channel
+    corner = target + image * image_bytes + first * g.outputs * g.ow * (size if g.target_first else g.f * size)
+    tiles = rows * g.tile_cols
+    for i in range(images):
+        base = scratch + g.target_at
+        if g.target_in_place:
+            base = corner + i * image_bytes + channel * size
+        for tile in range(tiles):
+            row, col = tile // g.tile_cols * g.outputs, tile % g.tile_cols * g.outputs
+            _finish_tile(
+                g, scratch + g.products_at + (i * tiles + tile) * g.product_tile, min(g.outputs, lines - row),
+                min(g.outputs, g.ow - col), base + (row * g.ow + col) * g.target_pitch, g.ow * g.target_pitch,
+                biases + channel * size, scratch + g.patch_at, channels, like,
+            )  # fmt: skip
+        if not g.target_in_place:
+            scatter_rows(
+                base, g.target_pitch, channels, g.target_first != 0, g.oh * g.ow * size, g.f, channel,
+                corner + i * image_bytes, lines * g.ow, like,
+            )  # fmt: skip
+
+
+@inlined
+def _strip(source, transformed, target, g, tables, scratch, unit, like):
     """Compute one unit: a strip of tiles for one range of panels."""
     size = like.itemsize
     strips = (g.n + g.images - 1) // g.images * g.row_strips
@@ -92,23 +204,10 @@ def _strip(source, packed, transformed, target, g, tables, scratch, unit, like):
     images = min(g.images, g.n - image)
     first = strip_index % g.row_strips * g.rows
     rows = min(g.rows, g.tile_rows - first)
-    tiles = images * rows * g.tile_cols
-    for i in range(images):
-        gather_rows(
-            source + (image + i) * g.c * g.h * g.w * size, g.source_first != 0, g.h, g.w, g.c, 0, g.c,
-            first * g.m + g.origin_h, rows * g.m + 2, g.origin_w, g.source_cols,
-            scratch + i * g.image_pitch, g.row_pitch, g.pixel_pitch, scratch + g.table_at, like,
-        )  # fmt: skip
-    inputs, products = scratch + g.inputs_at, scratch + g.products_at
-    for tile in range(tiles):
-        col, row, i = tile % g.tile_cols, tile // g.tile_cols % rows, tile // g.tile_cols // rows
-        corner = i * g.image_pitch + row * g.m * g.row_pitch + col * g.m * g.pixel_pitch
-        transform_inputs(
-            scratch, corner, (g.c * size + VECTOR_BYTES - 1) // VECTOR_BYTES, g.row_pitch, g.pixel_pitch, g.m,
-            inputs + tile * g.pixel_pitch, g.input_pitch, like,
-        )  # fmt: skip
-    zeros = packed
-    biases = packed + g.lanes * size
+    _inputs(source, g, image, images, first, rows, scratch, like)
+    zeros = transformed
+    biases = zeros + g.lanes * size
+    weights = biases + g.panels * g.lanes * size
     begin, end = part * g.panels // g.parts, (part + 1) * g.panels // g.parts
     a_rows, c_rows = tables + 8 * g.a_table, tables + 8 * g.c_table
     for point in range(g.points):
@@ -116,72 +215,93 @@ def _strip(source, packed, transformed, target, g, tables, scratch, unit, like):
             vectors = g.last_vectors if panel == g.panels - 1 else g.vectors
             # The first entry of the tables is 0: it serves as the offset of the only tap.
             sweep(
-                vectors, tiles, 1, a_rows, g.c, inputs + point * g.input_pitch, a_rows, size,
-                transformed + (point * g.panels + panel) * g.panel_bytes, a_rows, g.lanes * size,
-                products + point * g.product_pitch + (panel - begin) * g.lanes * size, c_rows, zeros, 0,
+                vectors, images * rows * g.tile_cols, 1, a_rows, g.c, scratch + g.inputs_at + point * g.input_pitch,
+                a_rows, size, weights + point * g.weight_pitch + panel * g.panel_bytes, a_rows, g.lanes * size,
+                scratch + g.products_at + point * g.product_pitch + (panel - begin) * g.lanes * size, c_rows, zeros, 0,
                 scratch + g.spare_at, like,
             )  # fmt: skip
-    image_bytes = g.f * g.oh * g.ow * size
-    first_row = first * g.m
-    lines = min(rows * g.m, g.oh - first_row)
-    channel = begin * g.lanes
-    channels = min(end * g.lanes, g.f) - channel
-    corner = target + image * image_bytes + first_row * g.ow * (size if g.target_first else g.f * size)
-    base, base_image = scratch + g.target_at, lines * g.ow * g.target_pitch
-    if g.target_in_place:
-        base, base_image = corner + channel * size, image_bytes
-    for tile in range(tiles):
-        col, row, i = tile % g.tile_cols, tile // g.tile_cols % rows, tile // g.tile_cols // rows
-        _finish_tile(
-            products + tile * g.product_tile, g.product_pitch, g.m, min(g.m, lines - row * g.m),
-            min(g.m, g.ow - col * g.m), base + i * base_image + (row * g.m * g.ow + col * g.m) * g.target_pitch,
-            g.ow * g.target_pitch, g.target_pitch, biases + begin * g.lanes * size, g.relu, scratch + g.patch_at,
-            (channels * size + VECTOR_BYTES - 1) // VECTOR_BYTES, like,
-        )  # fmt: skip
-    if not g.target_in_place:
-        for i in range(images):
-            scatter_rows(
-                base + i * base_image, g.target_pitch, channels, g.target_first != 0, g.oh * g.ow * size, g.f,
-                channel, corner + i * image_bytes, lines * g.ow, like,
-            )  # fmt: skip
+    _outputs(target, g, image, images, first, rows, biases, begin, end, scratch, like)
 
 
 @worker
 def winograd(like, arguments, thread, threads):
     """Overwrite `target` (n, f, oh, ow) or (n, oh, ow, f) with the convolution of `source`.
 
-    Arguments: source, packed (made by `pack`: its zeros and biases), the transformed weights, target, geometry,
-    tables, and scratch of `threads` times the geometry's scratch bytes.
+    Arguments: source, transformed (made by `transform_weights`), target, geometry, tables, and scratch of `threads`
+    times the geometry's scratch bytes.
     """
-    source, packed, transformed, target, geometry, tables, scratch = carray(arguments, 7)
+    source, transformed, target, geometry, tables, scratch = carray(arguments, 6)
     g = _geometry(geometry)
     units = (g.n + g.images - 1) // g.images * g.row_strips * g.parts
     own = scratch + thread * g.scratch
     for unit in range(thread * units // threads, (thread + 1) * units // threads):
-        _strip(source, packed, transformed, target, g, tables, own, unit, carray(like, 1))
+        _strip(source, transformed, target, g, tables, own, unit, carray(like, 1))
+
+
+WEIGHT_FIELDS = (
+    # w (f, c, area); 1 when the lanes are w's second axis (backward-data)
+    "f", "c", "taps", "area", "swapped", "form", "line",
+    # panels of the lanes, vectors in each, lanes of a panel; bytes from point to point
+    "panels", "vectors", "lanes", "point_pitch",
+    # bytes of a thread's scratch
+    "scratch",
+)  # fmt: skip
+WEIGHTS = np.dtype([(name, np.int64) for name in WEIGHT_FIELDS])
+_weights = record_at(WEIGHTS)
+
+
+@step
+def _kernels(w, g, target, offsets, scratch, panel, index, like):
+    """Transform one panel of one f (swapped), or of as many channels as a vector has lanes."""
+    size = like.itemsize
+    side = VECTOR_BYTES // size
+    end = w + g.f * g.c * g.area * size
+    row = g.lanes * size
+    outputs = g.c if g.swapped else g.f
+    tap = VECTOR_BYTES
+    for v in range(g.vectors):
+        lane = panel * g.lanes + v * side
+        count = min(side, outputs - lane)
+        ks = 1
+        if g.swapped:
+            begin, pitch, columns = w + (index * g.c + lane) * g.area * size, g.area * size, g.area
+        else:
+            ks = min(side, g.c - index)
+            begin, pitch, columns = w + (lane * g.c + index) * g.area * size, g.c * g.area * size, ks * g.area
+        if count < side:
+            zero_bytes(scratch, columns * tap)
+        if count > 0:
+            transpose_rows(begin, pitch, count, columns, scratch, offsets, end, like)
+        for k in range(ks):
+            _transform_kernels(
+                g.form, scratch + k * g.area * tap, g.taps * tap, tap, target + (index + k) * row + v * VECTOR_BYTES,
+                g.line * g.point_pitch, g.point_pitch, like,
+            )  # fmt: skip
 
 
 @worker
 def transform_weights(like, arguments, thread, threads):
-    """Overwrite `transformed`, [point][panel][c][lane], with G g G^T of the panels that `pack` made.
+    """Overwrite `transformed` with zeros [lane], the bias [panel][lane] and G g G^T [point][panel][k][lane].
 
-    Arguments: packed, transformed, panels, lanes, channels c, m.
+    Arguments: w, b, whether there is a bias, the record `WEIGHTS`, the table of offsets of taps in scratch,
+    transformed, and scratch of `threads` times the record's scratch bytes.
     """
-    packed, transformed, panels, lanes, depth, m = carray(arguments, 6)
+    w, b, has_bias, record, offsets, transformed, scratch = carray(arguments, 7)
+    g = _weights(record)
     element = carray(like, 1)
     size = element.itemsize
-    row = lanes * size
-    points = m + 2
-    first = packed + (1 + panels) * row
-    vectors = row // VECTOR_BYTES
-    total = panels * depth
-    for index in range(thread * total // threads, (thread + 1) * total // threads):
-        panel, k = index // depth, index % depth
-        for v in range(vectors):
-            source = first + panel * 9 * depth * row + k * row + v * VECTOR_BYTES
-            target = transformed + panel * depth * row + k * row + v * VECTOR_BYTES
-            point = panels * depth * row
-            if m == 4:
-                _kernel_4(source, 3 * depth * row, depth * row, target, points * point, point, element)
-            else:
-                _kernel_2(source, 3 * depth * row, depth * row, target, points * point, point, element)
+    row = g.lanes * size
+    outputs = g.c if g.swapped else g.f
+    depth = g.f if g.swapped else g.c
+    if thread == 0:
+        zero_bytes(transformed, (1 + g.panels) * row)
+        if has_bias:
+            copy_bytes(transformed + row, b, outputs * size)
+    # A unit of forward is a vector of channels.
+    stride = 1 if g.swapped else VECTOR_BYTES // size
+    steps = (depth + stride - 1) // stride
+    units = g.panels * steps
+    for unit in range(thread * units // threads, (thread + 1) * units // threads):
+        panel = unit // steps
+        target = transformed + (1 + g.panels + panel * depth) * row
+        _kernels(w, g, target, offsets, scratch + thread * g.scratch, panel, unit % steps * stride, element)

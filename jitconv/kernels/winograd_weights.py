@@ -1,8 +1,9 @@
 """Backward-weights by Winograd: dg = G^T [ sum over tiles of (B^T x B) * (A dy A^T) ] G, the adjoint of forward.
 
-The sum is a product [channels x tiles] by [tiles x lanes] for each point. As in `weights.py` a unit is one block of
-x's channels and one panel of dy's, whose sums stay in cache while the strips of a chunk go by, and the number of
-chunks follows from the shapes alone.
+The sum is a product [channels x tiles] by [tiles x lanes] for each point. Where the sums of all channels fit in L2
+the unit is a chunk of strips with sums of its own. Otherwise the strips are done in rounds: all threads transform
+the tiles of a round, once, then share its products, a block of x's channels and a panel of dy's at a time.
+The sums of a channel run over the tiles in order, chunk by chunk or round by round, which follow from the shapes.
 """
 
 from __future__ import annotations
@@ -10,172 +11,252 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
+from . import transforms
 from .jit import inlined, step, worker
 from .layout import gather_rows
-from .simd import VECTOR_BYTES, add_rows, add_vector, load, record_at, store, zero_bytes
+from .simd import VECTOR_BYTES, add_rows, add_vector, load, record_at, store, transpose_block, zero_bytes
 from .tile import ADD, sweep
-from .transforms import KERNEL, OUTPUT, make_transform
-from .winograd import transform_inputs
+from .transforms import SUM_POINT, make_transform
+from .winograd import transform_gradients, transform_inputs
 
 FIELDS = (
-    # the arrays; `*_first`: 1 for (n, channels, h, w); pixels of a tile along an axis; points
-    "n", "c", "h", "w", "oh", "ow", "f", "x_first", "dy_first", "m", "points",
+    # the arrays; `*_first`: 1 for (n, channels, h, w)
+    "n", "c", "h", "w", "oh", "ow", "f", "x_first", "dy_first",
+    # the form, its sizes along an axis, taps along both, and points along both
+    "form", "outputs", "step", "extent", "line", "taps", "area", "points",
     # a strip: `images` whole ones, or `rows` rows of tiles, `row_strips` to an image; chunks of strips
     "images", "rows", "row_strips", "tile_rows", "tile_cols", "chunks",
-    # blocks of input channels, channels in one and in the last
-    "blocks", "block_c", "last_c",
+    # blocks of input channels, channels in one
+    "blocks", "block_c",
     "origin_h", "origin_w", "x_cols",
-    # bytes: of x and dy in scratch; of their transforms, from point to point
-    "x_image", "x_row", "x_pixel", "dy_image", "dy_row", "dy_pixel", "input_pitch", "gradient_pitch",
+    # bytes: of x and dy in scratch; of their transforms, from point to point, from vector of channels to the
+    # next, from panel to panel
+    "x_row", "x_pixel", "dy_row", "dy_pixel", "input_pitch", "input_vector", "gradient_pitch", "gradient_panel",
     # panels of F, vectors in each and in the last, lanes of a panel
     "panels", "vectors", "last_vectors", "lanes",
     # indices into `tables`: rows of A and C
     "a_table", "c_table",
-    "dy_at", "inputs_at", "gradients_at", "zeros_at", "table_at", "spare_at", "scratch",
-    # bytes of one chunk's sums, of one unit's, of a point of it, of db's
-    "sums_bytes", "unit_bytes", "point_bytes", "bias_bytes", "bias",
+    # offsets in a thread's scratch, and its size; bytes of transforms, and where those of dy begin
+    "strip_at", "taps_at", "zeros_at", "table_at", "spare_at", "scratch", "transformed", "gradients_at",
+    # bytes of one chunk's sums, of one unit's, of a point of it, of db's; 1 where a unit's sums are a thread's
+    "sums_bytes", "unit_bytes", "point_bytes", "bias_bytes", "bias", "own_sums",
 )  # fmt: skip
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 _geometry = record_at(GEOMETRY)
 
-# The adjoints of the output's and of the kernel's transform.
-_gradient_2, _gradient_4 = make_transform(OUTPUT[2].T), make_transform(OUTPUT[4].T)
-_kernel_2, _kernel_4 = make_transform(KERNEL[2].T), make_transform(KERNEL[4].T)
+# What a launch does: chunks from their tiles to their sums; the transforms of a round, or its products and, after the
+# last, dw; dw from the sums of the chunks.
+CHUNKS, TRANSFORM, MULTIPLY, FINISH = range(4)
+
+_kernel_f4_3, _kernel_f2_3 = make_transform(transforms.F4_3.kernel.T), make_transform(transforms.F2_3.kernel.T)
+_kernel_f4_5 = make_transform(transforms.F4_5.kernel.T)
+_kernel_stride_2 = make_transform(transforms.STRIDE_2.kernel.T)
 
 
 @step
-def _transform_gradients(panel, tile, vectors, row_pitch, pixel_pitch, m, target, point_pitch, like):
-    """Transform the m x m gradients of one tile to one row of each point."""
-    points = m + 2
-    for v in range(vectors):
-        source, to = panel + tile + v * VECTOR_BYTES, target + v * VECTOR_BYTES
-        if m == 4:
-            _gradient_4(source, row_pitch, pixel_pitch, to, points * point_pitch, point_pitch, like)
-        else:
-            _gradient_2(source, row_pitch, pixel_pitch, to, points * point_pitch, point_pitch, like)
+def _transform_sums(form, source, line, point, target, row, tap, like):
+    """Apply G^T to the sums of one vector of kernels."""
+    if form == 0:
+        _kernel_f4_3(source, line, point, target, row, tap, like)
+    elif form == 1:
+        _kernel_f2_3(source, line, point, target, row, tap, like)
+    elif form == 2:
+        _kernel_f4_5(source, line, point, target, row, tap, like)
+    else:
+        _kernel_stride_2(source, line, point, target, row, tap, like)
+
+
+@step
+def _tiles_of_x(x, g, image, first, rows, target, first_tile, scratch, like):
+    """Transform the tiles of one image of x in rows `first`... of tiles."""
+    strip = scratch + g.strip_at
+    gather_rows(
+        x + image * g.c * g.h * g.w * like.itemsize, g.x_first != 0, g.h, g.w, g.c, 0, g.c,
+        first * g.step + g.origin_h, rows * g.step + g.extent - g.step, g.origin_w, g.x_cols, strip, g.x_row, g.x_pixel,
+        scratch + g.table_at, like,
+    )  # fmt: skip
+    for tile in range(rows * g.tile_cols):
+        corner = strip + tile // g.tile_cols * g.step * g.x_row + tile % g.tile_cols * g.step * g.x_pixel
+        to = target + (first_tile + tile) * VECTOR_BYTES
+        for place in range(0, g.x_pixel, VECTOR_BYTES):
+            transform_inputs(
+                g.form, corner + place, g.x_row, g.x_pixel, to, g.line * g.input_pitch, g.input_pitch, like
+            )
+            to += g.input_vector
+
+
+@step
+def _tiles_of_dy(dy, g, image, first, rows, target, first_tile, scratch, like):
+    """Transform the tiles of one image of dy in rows `first`... of tiles."""
+    strip = scratch + g.strip_at
+    size = like.itemsize
+    gather_rows(
+        dy + image * g.f * g.oh * g.ow * size, g.dy_first != 0, g.oh, g.ow, g.f, 0, g.f, first * g.outputs,
+        rows * g.outputs, 0, g.tile_cols * g.outputs, strip, g.dy_row, g.dy_pixel, scratch + g.table_at, like,
+    )  # fmt: skip
+    for tile in range(rows * g.tile_cols):
+        corner = strip + tile // g.tile_cols * g.outputs * g.dy_row + tile % g.tile_cols * g.outputs * g.dy_pixel
+        for panel in range(g.panels):
+            to = target + panel * g.gradient_panel + (first_tile + tile) * g.lanes * size
+            begin = panel * g.lanes * size
+            for place in range(0, min(g.lanes * size, g.dy_pixel - begin), VECTOR_BYTES):
+                transform_gradients(
+                    g.form, corner + begin + place, g.dy_row, g.dy_pixel, to + place, g.line * g.gradient_pitch,
+                    g.gradient_pitch, like,
+                )  # fmt: skip
+
+
+@step
+def _first_tile(g, strip):
+    """Return the number of a strip's first tile, counted over all images."""
+    return min(
+        (strip // g.row_strips * g.images * g.tile_rows + strip % g.row_strips * g.rows) * g.tile_cols,
+        g.n * g.tile_rows * g.tile_cols,
+    )
+
+
+@step
+def _transform(x, dy, g, transformed, scratch, strip, first_tile, like):
+    """Transform the tiles of a strip; `first_tile` is the number of the first in `transformed`."""
+    image = strip // g.row_strips * g.images
+    first = strip % g.row_strips * g.rows
+    rows = min(g.rows, g.tile_rows - first)
+    number = _first_tile(g, strip) - first_tile
+    for i in range(image, min(image + g.images, g.n)):
+        _tiles_of_x(x, g, i, first, rows, transformed, number, scratch, like)
+        _tiles_of_dy(dy, g, i, first, rows, transformed + g.gradients_at, number, scratch, like)
+        number += rows * g.tile_cols
 
 
 @inlined
-def _strip(x, dy, g, tables, sums, biases, scratch, index, start, block, panel, like):
-    """Add one strip to the sums of a unit."""
+def _multiply(g, tables, transformed, sums, biases, place, tiles, start, scratch, like):
+    """Add the products of `tiles` tiles to the sums of one block and one panel."""
     size = like.itemsize
-    image = index // g.row_strips * g.images
-    images = min(g.images, g.n - image)
-    first = index % g.row_strips * g.rows
-    rows = min(g.rows, g.tile_rows - first)
-    tiles = images * rows * g.tile_cols
-    last_panel = panel == g.panels - 1
-    block_c = g.last_c if block == g.blocks - 1 else g.block_c
-    vectors, count = (g.last_vectors, g.f - panel * g.lanes) if last_panel else (g.vectors, g.lanes)
-    gradient = scratch + g.dy_at
-    if count < vectors * VECTOR_BYTES // size:
-        zero_bytes(gradient, images * g.dy_image)
-    for i in range(images):
-        gather_rows(
-            x + (image + i) * g.c * g.h * g.w * size, g.x_first != 0, g.h, g.w, g.c, block * g.block_c, block_c,
-            first * g.m + g.origin_h, rows * g.m + 2, g.origin_w, g.x_cols,
-            scratch + i * g.x_image, g.x_row, g.x_pixel, scratch + g.table_at, like,
-        )  # fmt: skip
-        gather_rows(
-            dy + (image + i) * g.f * g.oh * g.ow * size, g.dy_first != 0, g.oh, g.ow, g.f, panel * g.lanes, count,
-            first * g.m, rows * g.m, 0, g.tile_cols * g.m,
-            gradient + i * g.dy_image, g.dy_row, g.dy_pixel, scratch + g.table_at, like,
-        )  # fmt: skip
-        if g.bias and block == 0:
-            for v in range(vectors):
-                place = v * VECTOR_BYTES
-                pixels = rows * g.m * g.tile_cols * g.m
-                add_rows(gradient + i * g.dy_image + place, g.dy_pixel, pixels, biases + place, like)
-    inputs, gradients = scratch + g.inputs_at, scratch + g.gradients_at
-    channel_vectors = (block_c * size + VECTOR_BYTES - 1) // VECTOR_BYTES
-    for tile in range(tiles):
-        col, row, i = tile % g.tile_cols, tile // g.tile_cols % rows, tile // g.tile_cols // rows
-        corner = i * g.x_image + row * g.m * g.x_row + col * g.m * g.x_pixel
-        transform_inputs(
-            scratch, corner, channel_vectors, g.x_row, g.x_pixel, g.m, inputs + tile * g.x_pixel, g.input_pitch, like
-        )
-        corner = i * g.dy_image + row * g.m * g.dy_row + col * g.m * g.dy_pixel
-        _transform_gradients(
-            gradient, corner, vectors, g.dy_row, g.dy_pixel, g.m, gradients + tile * g.dy_pixel, g.gradient_pitch, like
-        )
+    panel, block = place % g.panels, place // g.panels
+    vectors = g.last_vectors if panel == g.panels - 1 else g.vectors
+    gradients = transformed + g.gradients_at + panel * g.gradient_panel
+    row = g.lanes * size
+    # The first entry of the tables is 0: it serves as the offset of the only tap.
+    zero = tables + 8 * g.a_table
     for point in range(g.points):
-        # The first entry of the tables is 0: it serves as the offset of the only tap.
         sweep(
-            vectors, block_c, 1, tables + 8 * g.a_table, tiles, inputs + point * g.input_pitch,
-            tables + 8 * g.a_table, g.x_pixel, gradients + point * g.gradient_pitch, tables + 8 * g.a_table,
-            g.dy_pixel, sums + point * g.point_bytes, tables + 8 * g.c_table, scratch + g.zeros_at,
-            0 if start else ADD, scratch + g.spare_at, like,
+            vectors, min(g.block_c, g.c - block * g.block_c), 1, zero, tiles, transformed + point * g.input_pitch,
+            zero + 8 * block * g.block_c, VECTOR_BYTES, gradients + point * g.gradient_pitch, zero, row,
+            sums + point * g.point_bytes, tables + 8 * g.c_table, scratch + g.zeros_at, 0 if start else ADD,
+            scratch + g.spare_at, like,
         )  # fmt: skip
+    if g.bias and block == 0:
+        if start:
+            zero_bytes(biases + panel * row, row)
+        source = gradients + (SUM_POINT * g.line + SUM_POINT) * g.gradient_pitch
+        for v in range(vectors):
+            add_rows(source + v * VECTOR_BYTES, row, tiles, biases + panel * row + v * VECTOR_BYTES, like)
+
+
+@step
+def _finish(g, sums, biases, place, begin, end, dw, db, scratch, like):
+    """Store dw of channels `begin` to `end` of one block and one panel, and db with the first of them."""
+    size = like.itemsize
+    lanes = VECTOR_BYTES // size
+    panel, block = place % g.panels, place // g.panels
+    taps = scratch + g.taps_at
+    row = g.c * g.area * size
+    for first in range(panel * g.lanes, min((panel + 1) * g.lanes, g.f), lanes):
+        count = min(lanes, g.f - first)
+        for c in range(begin, end, lanes):
+            channels = min(lanes, end - c)
+            for k in range(channels):
+                _transform_sums(
+                    g.form, sums + ((c + k) * g.lanes + first - panel * g.lanes) * size, g.line * g.point_bytes,
+                    g.point_bytes, taps + k * g.area * VECTOR_BYTES, g.taps * VECTOR_BYTES, VECTOR_BYTES, like,
+                )  # fmt: skip
+            to = dw + first * row + (block * g.block_c + c) * g.area * size
+            columns = channels * g.area
+            if count < lanes or columns < lanes:
+                for lane in range(count):
+                    for column in range(columns):
+                        value = load(taps + column * VECTOR_BYTES + lane * size, like)
+                        store(to + lane * row + column * size, value, like)
+                continue
+            for column in range(0, columns, lanes):
+                column = min(column, columns - lanes)
+                transpose_block(taps + column * VECTOR_BYTES, VECTOR_BYTES, to + column * size, row, like)
+        if g.bias and block == 0 and begin == 0:
+            for lane in range(count):
+                store(db + (first + lane) * size, load(biases + (first + lane) * size, like), like)
+
+
+@step
+def _add_chunks(g, sums, like):
+    """Add the sums of the later chunks, in order, to one vector of the first."""
+    for chunk in range(1, g.chunks):
+        add_vector(sums, sums + chunk * g.sums_bytes, like)
 
 
 @worker
 def winograd_weights(like, arguments, thread, threads):
-    """Overwrite `sums`: for each chunk, units [block][panel][point][channel][lane], then panels of db.
+    """Overwrite `sums` or dw (F, C, KH, KW) and, where the geometry says so, db (F,), as `stage` says.
 
-    Arguments: x, dy, geometry, tables, sums, and scratch of `threads` times the geometry's scratch bytes.
+    Arguments: x, dy, dw, db, geometry, tables, sums, scratch of the geometry's transformed bytes (CHUNKS: for each
+    thread), scratch of `threads` times its scratch bytes, the stage, and the first and the end of a round's strips.
+    The sums are, for each chunk, units [block][panel][point][channel][lane], then panels of db.
     """
-    x, dy, geometry, tables, sums, scratch = carray(arguments, 6)
+    x, dy, dw, db, geometry, tables, sums, transformed, scratch, stage, begin, end = carray(arguments, 12)
     g = _geometry(geometry)
     element = carray(like, 1)
     size = element.itemsize
-    strips = (g.n + g.images - 1) // g.images * g.row_strips
     own = scratch + thread * g.scratch
+    strips = (g.n + g.images - 1) // g.images * g.row_strips
+    places = g.blocks * g.panels
     zero_bytes(own + g.zeros_at, g.lanes * size)
-    in_chunk = g.blocks * g.panels
-    units = g.chunks * in_chunk
+    biases = sums + g.sums_bytes - g.bias_bytes
+    if stage == FINISH:
+        lanes = VECTOR_BYTES // size
+        groups = (g.block_c + lanes - 1) // lanes
+        for unit in range(thread * places * groups // threads, (thread + 1) * places * groups // threads):
+            place, c = unit // groups, unit % groups * lanes
+            panel, block = place % g.panels, place // g.panels
+            last = min(c + lanes, g.block_c, g.c - block * g.block_c)
+            if last <= c:
+                continue
+            row = g.lanes * size
+            base = sums + place * g.unit_bytes
+            for point in range(g.points):
+                for at in range(point * g.point_bytes + c * row, point * g.point_bytes + last * row, VECTOR_BYTES):
+                    _add_chunks(g, base + at, element)
+            if g.bias and block == 0 and c == 0:
+                for at in range(panel * row, (panel + 1) * row, VECTOR_BYTES):
+                    _add_chunks(g, biases + at, element)
+            _finish(g, base, biases, place, c, last, dw, db, own, element)
+        return
+    # One loop for all stages, so that the tile is compiled once.
+    units = end - begin
+    if stage == CHUNKS:
+        units = g.chunks
+        transformed += thread * g.transformed
+    elif stage == MULTIPLY:
+        units = places
     for unit in range(thread * units // threads, (thread + 1) * units // threads):
-        chunk, place = unit // in_chunk, unit % in_chunk
-        panel, block = place % g.panels, place // g.panels
-        base = sums + chunk * g.sums_bytes
-        biases = base + g.sums_bytes - g.bias_bytes + panel * g.lanes * size
-        if g.bias and block == 0:
-            zero_bytes(biases, g.lanes * size)
-        begin, end = chunk * strips // g.chunks, (chunk + 1) * strips // g.chunks
-        for index in range(begin, end):
-            _strip(
-                x, dy, g, tables, base + place * g.unit_bytes, biases, own, index, index == begin, block, panel,
-                element,
-            )  # fmt: skip
-
-
-@worker
-def finish_weights(like, arguments, thread, threads):
-    """Overwrite dw (F, C, 3, 3) and, where the geometry says so, db (F,) from the chunks' sums, which are changed.
-
-    Arguments: geometry, sums, dw, db, and scratch of `threads` times nine vectors. A thread owns a share of the input
-    channels of each block.
-    """
-    geometry, sums, dw, db, scratch = carray(arguments, 5)
-    g = _geometry(geometry)
-    element = carray(like, 1)
-    size = element.itemsize
-    taps = scratch + thread * 9 * VECTOR_BYTES
-    lanes = VECTOR_BYTES // size
-    for place in range(g.blocks * g.panels):
-        panel, block = place % g.panels, place // g.panels
-        block_c = g.last_c if block == g.blocks - 1 else g.block_c
-        count = min(g.lanes, g.f - panel * g.lanes)
-        for first in range(0, count, lanes):
-            for c in range(thread * block_c // threads, (thread + 1) * block_c // threads):
-                line = sums + place * g.unit_bytes + (c * g.lanes + first) * size
-                for chunk in range(1, g.chunks):
-                    for point in range(g.points):
-                        to = line + point * g.point_bytes
-                        add_vector(to, to + chunk * g.sums_bytes, element)
-                row = (g.m + 2) * g.point_bytes
-                if g.m == 4:
-                    _kernel_4(line, row, g.point_bytes, taps, 3 * VECTOR_BYTES, VECTOR_BYTES, element)
-                else:
-                    _kernel_2(line, row, g.point_bytes, taps, 3 * VECTOR_BYTES, VECTOR_BYTES, element)
-                to = dw + ((panel * g.lanes + first) * g.c + block * g.block_c + c) * 9 * size
-                for lane in range(min(lanes, count - first)):
-                    for tap in range(9):
-                        value = load(taps + tap * VECTOR_BYTES + lane * size, element)
-                        store(to + lane * g.c * 9 * size + tap * size, value, element)
-        if g.bias and block == 0 and place % threads == thread:
-            biases = sums + g.sums_bytes - g.bias_bytes + panel * g.lanes * size
-            for first in range(0, count, lanes):
-                for chunk in range(1, g.chunks):
-                    add_vector(biases + first * size, biases + chunk * g.sums_bytes + first * size, element)
-                for lane in range(first, min(first + lanes, count)):
-                    store(db + (panel * g.lanes + lane) * size, load(biases + lane * size, element), element)
+        first_strip, last_strip, base, first_place, last_place = begin + unit, begin + unit + 1, sums, 0, places
+        if stage == CHUNKS:
+            first_strip, last_strip = unit * strips // g.chunks, (unit + 1) * strips // g.chunks
+            base = sums + unit * g.sums_bytes
+        elif stage == MULTIPLY:
+            first_strip, last_strip, first_place, last_place = begin, begin + 1, unit, unit + 1
+        for strip in range(first_strip, last_strip):
+            if stage != MULTIPLY:
+                first_tile = _first_tile(g, strip if stage == CHUNKS else begin)
+                _transform(x, dy, g, transformed, own, strip, first_tile, element)
+            if stage == TRANSFORM:
+                continue
+            tiles = _first_tile(g, end if stage == MULTIPLY else strip + 1) - _first_tile(g, strip)
+            start = strip == (0 if stage == MULTIPLY else first_strip)
+            for place in range(first_place, last_place):
+                unit_sums = base + place * g.unit_bytes
+                if g.own_sums:
+                    unit_sums = sums + thread * g.unit_bytes
+                unit_biases = base + g.sums_bytes - g.bias_bytes
+                _multiply(g, tables, transformed, unit_sums, unit_biases, place, tiles, start, own, element)
+                if stage == MULTIPLY and end == strips:
+                    block_c = min(g.block_c, g.c - place // g.panels * g.block_c)
+                    _finish(g, unit_sums, unit_biases, place, 0, block_c, dw, db, own, element)
