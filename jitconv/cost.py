@@ -53,6 +53,8 @@ class PassPlan:
         Bytes of scratch, all threads together, packed weights not counted.
     reason : str
         What decided.
+    planes : bool
+        Whether the lanes are pixels of a plane, not channels.
     """
 
     algorithm: str
@@ -67,6 +69,7 @@ class PassPlan:
     threads: int
     workspace: int
     reason: str
+    planes: bool = False
 
     def __str__(self) -> str:
         strip = f"{self.images} image{'s' * (self.images > 1)}" if self.images > 1 else f"{self.rows} rows"

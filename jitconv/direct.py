@@ -129,12 +129,12 @@ def _whole_vectors(block_c: int, each: WeightGradient) -> int:
     return min(-(-block_c // each.lanes) * each.lanes, each.group_c)
 
 
-def plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> tuple[float, PassPlan]:
+def plan_weights(each: WeightGradient, n_threads: int) -> tuple[float, PassPlan]:
     """Return the cost in cycles and the plan of backward-weights."""
     # Strips, chunks and blocks fix the order of summation: they follow from the shapes alone, never the threads.
     p = each.problem
     out = p.output
-    unfold = algorithm == "im2col"
+    unfold = each.unfold
     panels, vectors, _ = each.panels
     mr = TILE_ROWS[vectors - 1]
     # A unit's sums are a rectangle, taps x channels by lanes; as near to a square as the panels let it be, it copies
@@ -191,6 +191,6 @@ def plan_weights(each: WeightGradient, algorithm: str, n_threads: int) -> tuple[
         chunks=chunks,
         threads=used,
         workspace=used * scratch + chunks * each.sums_bytes(block_c),
-        reason=_reason(algorithm, each.x_in_place, False),
+        reason=_reason("im2col" if unfold else "direct", each.x_in_place, False),
     )
     return total / used, plan

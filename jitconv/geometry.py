@@ -16,6 +16,7 @@ from .kernels.simd import VECTOR_BYTES
 from .kernels.tile import SPARE_BYTES
 from .packing import Packing
 from .plan import plan_backward_data, plan_backward_weights, plan_forward
+from .planes import Planes, PlanesCall, planes_call
 from .problem import BLOCK_BYTES, ConvProblem, Correlation, Phase, WeightGradient
 from .records import Int64, Scratch, Tables, aligned, record
 from .winograd import WinogradCall, WinogradPass, form_of
@@ -32,12 +33,14 @@ class CorrelateCall(NamedTuple):
     tables: Int64
     scratch: int  # bytes, all threads
     threads: int
+    row: int  # bytes of a group's channels where the tile writes them in place, else 0
 
     def run(self, source: Array, w: Array, b: Array | None, target: Array) -> None:
         """Overwrite `target`."""
         packed = self.packing.run(w, b, self.threads)
         strips = workspace.scratch(self.scratch, "strips")
-        correlate.correlate(w.dtype, self.threads, source, packed, target, self.geometry, self.tables, strips)
+        stream = workspace.streams(target, self.row)
+        correlate.correlate(w.dtype, self.threads, source, packed, target, self.geometry, self.tables, strips, stream)
 
 
 class WeightsCall(NamedTuple):
@@ -155,20 +158,27 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
     phase_table = tables.array()
     phase_table[: phase_rows.size] = phase_rows.ravel()
     packing = Packing.of(each, p, swapped)
-    return CorrelateCall(packing, geometry, phase_table, plan.threads * scratch.size, plan.threads)
+    row = target.c // each.groups * size if each.target_in_place else 0
+    return CorrelateCall(packing, geometry, phase_table, plan.threads * scratch.size, plan.threads, row)
 
 
 def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
-    each = WeightGradient(p)
+    each = WeightGradient(p, plan.algorithm == "im2col")
     size = p.itemsize
     out = p.output
     panels, vectors, last = each.panels
-    unfold = plan.algorithm == "im2col"
+    unfold = each.unfold
     block_c = plan.block_channels
     blocks = -(-each.group_c // block_c)
     last_c = each.group_c - (blocks - 1) * block_c
     strip_rows = (plan.rows - 1) * p.stride[0] + each.span
-    if each.x_in_place:
+    channel_pitch = size
+    if each.planes:
+        pixel_pitch = size
+        row_pitch = p.w * size if each.x_in_place else each.x_row(1)
+        channel_pitch = row_pitch * (p.h if each.x_in_place else strip_rows)
+        image_pitch = channel_pitch * (p.c if each.x_in_place else block_c)
+    elif each.x_in_place:
         pixel_pitch = p.c * size
         row_pitch, image_pitch = p.w * pixel_pitch, p.h * p.w * pixel_pitch
     else:
@@ -189,8 +199,8 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
     wide = each.area * block_c * size
 
     tables = Tables(0)
-    a_table = tables.add(np.add.outer(taps, np.arange(block_c) * size))
-    last_a_table = tables.add(np.add.outer(taps, np.arange(last_c) * size))
+    a_table = tables.add(np.add.outer(taps, np.arange(block_c) * channel_pitch))
+    last_a_table = tables.add(np.add.outer(taps, np.arange(last_c) * channel_pitch))
     line_table = tables.add(_pixel_offsets(plan.images, plan.rows, 1, image_pitch, line_step, 0))
     b_table = tables.add(np.arange(plan.images * plan.rows) * out.w * b_step)
     c_table = tables.add(np.arange(each.area * block_c) * vectors * VECTOR_BYTES)
@@ -212,13 +222,14 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
             "n": p.n, "c": p.c, "h": p.h, "w": p.w, "oh": out.h, "ow": out.w, "f": p.f,
             "x_first": int(p.layout == "NCHW" and p.c > 1), "dy_first": int(p.layout == "NCHW" and p.f > 1),
             "groups": p.groups, "group_c": each.group_c, "group_f": p.f // p.groups, "area": each.area,
-            "x_in_place": int(each.x_in_place), "dy_in_place": int(each.dy_in_place),
+            "x_in_place": int(each.x_in_place), "dy_in_place": int(each.dy_in_place), "planes": int(each.planes),
             "images": plan.images, "rows": plan.rows, "row_strips": -(-out.h // plan.rows),
             "chunks": plan.chunks, "blocks": blocks, "block_c": block_c, "last_c": last_c,
             "stride_h": p.stride[0], "origin_h": -p.padding[0][0], "origin_w": -p.padding[1][0],
             "span": each.span, "x_cols": each.cols,
             "image_pitch": image_pitch, "row_pitch": row_pitch, "pixel_pitch": pixel_pitch,
-            "column_step": column_step, "a_step": wide if unfold else column_step, "b_step": b_step,
+            "channel_pitch": channel_pitch, "column_step": column_step,
+            "a_step": wide if unfold else column_step, "b_step": b_step,
             "flat": int(flat), "unfold": int(unfold),
             "panels": panels, "parts": plan.parts, "vectors": vectors, "last_vectors": last,
             "lanes": vectors * each.lanes,
@@ -236,24 +247,31 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
     return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, squares, plan.threads)
 
 
+PassCall = CorrelateCall | PlanesCall | WinogradCall
+
+
 @functools.lru_cache(maxsize=256)
-def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> CorrelateCall | WinogradCall:
+def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> PassCall:
     """Return the forward pass, ready to run; `algorithm` has been through `plan.resolve`."""
     plan = plan_forward(p, algorithm, n_threads)
     if form := form_of(p, plan.algorithm):
         return WinogradCall.of(WinogradPass.forward(p, form), p, plan, relu)
-    return _correlate_call(Correlation.forward(p, plan.borders), p, False, plan, relu)
+    each = Correlation.forward(p, plan.borders)
+    alike = Planes.of(each) if plan.planes else None
+    return planes_call(alike, p, False, plan, relu) if alike else _correlate_call(each, p, False, plan, relu)
 
 
 @functools.lru_cache(maxsize=256)
-def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> CorrelateCall | WinogradCall:
+def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> PassCall:
     """Return backward-data, ready to run."""
     plan = plan_backward_data(p, algorithm, n_threads)
     form = form_of(p, plan.algorithm)
-    each = WinogradPass.backward_data(p, form) if form else None
-    if each:
-        return WinogradCall.of(each, p, plan, False)
-    return _correlate_call(Correlation.backward_data(p, plan.borders), p, True, plan, False)
+    tiles = WinogradPass.backward_data(p, form) if form else None
+    if tiles:
+        return WinogradCall.of(tiles, p, plan, False)
+    each = Correlation.backward_data(p, plan.borders)
+    alike = Planes.of(each) if plan.planes else None
+    return planes_call(alike, p, True, plan, False) if alike else _correlate_call(each, p, True, plan, False)
 
 
 @functools.lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from . import direct, validate, winograd, winograd_weights
+from . import direct, planes, validate, winograd, winograd_weights
 from .cost import NOMINAL_THREADS, PassPlan
 from .kernels.transforms import Form
 from .problem import ConvProblem, Correlation, WeightGradient
@@ -96,7 +96,18 @@ def _choose(algorithm: str, plans: Callable[[int, str], Costed | None], n_thread
 def _correlation_plans(
     make: Callable[[bool], Correlation], pass_of: Callable[[Form], WinogradPass | None], problem: ConvProblem
 ) -> Callable[[int, str], Costed | None]:
+    """Return the plans of forward or backward-data, for `_choose`."""
+
+    def direct_plan(count: int) -> Costed:
+        alike = planes.Planes.of(make(False))
+        plain = direct.plan_correlation(make, "direct", NOMINAL_THREADS)
+        if alike and planes.plan_planes(alike, NOMINAL_THREADS)[0] < plain[0]:
+            return planes.plan_planes(alike, count)
+        return direct.plan_correlation(make, "direct", count)
+
     def plans(count: int, name: str) -> Costed | None:
+        if name == "direct":
+            return direct_plan(count)
         if name not in winograd.ALGORITHMS:
             return direct.plan_correlation(make, name, count)
         form = winograd.form_of(problem, name)
@@ -128,7 +139,7 @@ def plan_backward_weights(problem: ConvProblem, algorithm: str, n_threads: int) 
 
     def plans(count: int, name: str) -> Costed | None:
         if name not in winograd.ALGORITHMS:
-            return direct.plan_weights(WeightGradient(problem), name, count)
+            return direct.plan_weights(WeightGradient(problem, name == "im2col"), count)
         form = winograd.form_of(problem, name)
         return winograd_weights.plan_weights(WinogradWeights(problem, form), name, count) if form else None
 

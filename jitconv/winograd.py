@@ -274,7 +274,10 @@ class WinogradCall(NamedTuple):
         """Overwrite `target`."""
         transformed = self.transforming.run(w, b, self.threads)
         strips = workspace.scratch(self.scratch, "strips")
-        winograd.winograd(w.dtype, self.threads, source, transformed, target, self.geometry, self.tables, strips)
+        stream = workspace.streams(target)
+        winograd.winograd(
+            w.dtype, self.threads, source, transformed, target, self.geometry, self.tables, strips, stream
+        )
 
 
 def _geometry(each: WinogradPass, plan: PassPlan, relu: bool) -> tuple[NDArray[Any], Int64, int]:

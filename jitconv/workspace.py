@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels.simd import ALIGNMENT
+from .kernels.simd import ALIGNMENT, VECTOR_BYTES
 
 # Memory that is kept has its pages already. More than this is given back after the call.
 KEPT_BYTES = 64 * 1024 * 1024
+
+# Results from this size on leave the caches before anyone reads them: they are stored past them, which spares reading
+# the lines first. 64 channels of 27 products: 39 cycles a vector through the caches and 32 past them for 16 MB, 34 and
+# 32 for 8 MB, the same for 4 MB; and summing the result afterwards takes no longer.
+STREAM_BYTES = 8 * 1024 * 1024
 
 _local = threading.local()
 
@@ -27,6 +32,11 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def streams(target: NDArray[Any], pitch: int = 0) -> bool:
+    """Whether a result is stored past the caches: it is large and aligned, and so is all that lies `pitch` bytes on."""
+    return target.nbytes >= STREAM_BYTES and (target.ctypes.data | pitch) % VECTOR_BYTES == 0
 
 
 def scratch(size: int, use: str) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ STEPS = (
     ("kernels",),
     ("validate", "threads", "shapes", "workspace", "records"),
     ("problem", "cost", "packing"),
-    ("direct", "winograd"),
+    ("direct", "planes", "winograd"),
     ("winograd_weights",),
     ("plan", "geometry"),
     ("conv", "pool", "columns", "pointwise"),

@@ -16,8 +16,8 @@ from numba import carray
 
 from .jit import inlined, step, worker
 from .layout import gather_rows, scatter_rows
-from .simd import copy_bytes, load, load_i64, record_at, store
-from .tile import ADD, RELU, sweep
+from .simd import VECTOR_BYTES, copy_bytes, fence, load, load_i64, record_at, store
+from .tile import ADD, RELU, SOME_LANES, STREAM, sweep
 
 FIELDS = (
     # the arrays; `source_first`, `target_first`: 1 for (n, channels, h, w)
@@ -85,7 +85,10 @@ def _fill(start, rows, c, c_rows, channels, relu, like):
 
 
 @inlined
-def _multiply(g, vectors, rows, n_taps, taps, b_taps, k, a, a_rows, panel, c, c_rows, bias, zeros, spare, like):
+def _multiply(
+    g, vectors, rows, n_taps, taps, b_taps, k, a, a_rows, panel, c, c_rows, bias, zeros, some_lanes, stream, spare,
+    like,
+):  # fmt: skip
     """Multiply `rows` rows by one panel, in blocks of k for which the panel's rows stay in cache."""
     b_step = g.lanes * like.itemsize
     k_block = min(g.k_block, k)
@@ -98,9 +101,14 @@ def _multiply(g, vectors, rows, n_taps, taps, b_taps, k, a, a_rows, panel, c, c_
                 mode, start = 0, bias
             if g.relu and tap + count == n_taps and first + k_block >= k:
                 mode |= RELU
+            if g.target_in_place:
+                mode |= some_lanes << SOME_LANES
+                if stream and some_lanes == 0:
+                    mode |= STREAM
             sweep(
                 vectors, rows, count, taps + 8 * tap, min(k_block, k - first), a + first * like.itemsize, a_rows,
-                like.itemsize, panel + first * b_step, b_taps + 8 * tap, b_step, c, c_rows, start, mode, spare, like,
+                like.itemsize, panel + first * b_step, b_taps + 8 * tap, b_step, c, c_rows, start, mode, a, 0,
+                spare, like,
             )  # fmt: skip
 
 
@@ -111,7 +119,7 @@ def _table(tables, entry, column):
 
 
 @inlined
-def _strip(source, packed, target, g, tables, scratch, unit, like):
+def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
     """Compute one unit: a strip of target pixels for one range of panels."""
     size = like.itemsize
     strips = (g.n + g.images - 1) // g.images * g.row_strips
@@ -166,14 +174,14 @@ def _strip(source, packed, target, g, tables, scratch, unit, like):
                 n_taps, k = 1, n_taps * k
             _multiply(
                 g, vectors, pixels, n_taps, taps, b_taps, k, here, a_rows, weights + index * g.panel_bytes, c, c_rows,
-                bias, packed, scratch + g.spare_at, like,
+                bias, packed, channels % (VECTOR_BYTES // size), stream, scratch + g.spare_at, like,
             )  # fmt: skip
         unfolded_group = group
         if not g.target_in_place:
             for i in range(images):
                 scatter_rows(
                     c + i * target_rows * g.ow * g.target_pitch, g.target_pitch, channels, g.target_first != 0,
-                    g.oh * g.ow * size, g.f, channel, corner + i * image_bytes, target_rows * g.ow, like,
+                    g.oh * g.ow * size, g.f, channel, corner + i * image_bytes, target_rows * g.ow, stream, like,
                 )  # fmt: skip
 
 
@@ -181,12 +189,14 @@ def _strip(source, packed, target, g, tables, scratch, unit, like):
 def correlate(like, arguments, thread, threads):
     """Overwrite `target` (n, f, oh, ow) or (n, oh, ow, f) with the sums of taps of `source`.
 
-    Arguments: source, packed (made by `pack`), target, geometry, tables, and scratch of `threads` times the
-    geometry's scratch bytes.
+    Arguments: source, packed (made by `pack`), target, geometry, tables, scratch of `threads` times the geometry's
+    scratch bytes, and whether target, then aligned, is written past the caches.
     """
-    source, packed, target, geometry, tables, scratch = carray(arguments, 6)
+    source, packed, target, geometry, tables, scratch, stream = carray(arguments, 7)
     g = _geometry(geometry)
     units = (g.n + g.images - 1) // g.images * g.row_strips * g.parts
     own = scratch + thread * g.scratch
     for unit in range(thread * units // threads, (thread + 1) * units // threads):
-        _strip(source, packed, target, g, tables, own, unit, carray(like, 1))
+        _strip(source, packed, target, g, tables, own, stream, unit, carray(like, 1))
+    if stream:
+        fence()

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from .jit import step
 from .simd import (
+    ALIGNMENT,
     VECTOR_BYTES,
     copy_bytes,
     copy_vector,
     load,
     load_i64,
+    prefetch,
     store,
     store_i64,
     transpose_block,
     transpose_scatter,
     transpose_scatter_some,
+    transpose_stream,
     zero_bytes,
 )
 
@@ -27,8 +30,13 @@ SQUARES = 8
 GATHER_TABLE_BYTES = 8 * SQUARES * (VECTOR_BYTES // 4)  # see `gather_rows`
 
 
+# Planes that are fetched ahead of those being copied: many short runs from memory, which no hardware prefetcher follows
+# (256 runs of 896 bytes: 8 GB/s by memcpy, 15 by vectors, 19 with those four planes on fetched ahead).
+PLANES_AHEAD = 4
+
+
 @step
-def _copy_row(target, source, count, like):
+def copy_row(target, source, count, like):
     """Copy a few elements: whole vectors, the last one overlapping, where a call of memcpy would cost more."""
     size = like.itemsize
     lanes = VECTOR_BYTES // size
@@ -39,6 +47,14 @@ def _copy_row(target, source, count, like):
     for i in range(0, count, lanes):
         i = min(i, count - lanes)
         copy_vector(target + i * size, source + i * size, like)
+
+
+@step
+def copy_row_ahead(target, source, count, ahead, like):
+    """As `copy_row`, of a run from memory: fetch what lies `ahead` bytes on."""
+    for i in range(0, count * like.itemsize, ALIGNMENT):
+        prefetch(source + ahead + i)
+    copy_row(target, source, count, like)
 
 
 @step
@@ -100,7 +116,7 @@ def gather_rows(
             copy_bytes(to, line, (right - left) * pixel_pitch)
         else:
             for pixel in range(right - left):
-                _copy_row(to + pixel * pixel_pitch, line + pixel * c * size, count, like)
+                copy_row(to + pixel * pixel_pitch, line + pixel * c * size, count, like)
 
 
 @step
@@ -147,6 +163,11 @@ def _gather_planes(
                     row, column = row + 1, 0
             for channel in range(0, count, lanes):
                 channel = min(channel, count - lanes)
+                ahead = begin + (channel + lanes) * plane + first * size
+                if channel + lanes < count:
+                    for i in range(lanes):
+                        for line in range(0, squares * VECTOR_BYTES, ALIGNMENT):
+                            prefetch(ahead + i * plane + line)
                 for square in range(squares):
                     pixel = min(first + square * lanes, run - lanes)
                     transpose_scatter(
@@ -156,18 +177,38 @@ def _gather_planes(
 
 
 @step
-def scatter_rows(source, pixel_pitch, count, channels_first, plane, c, c0, target, pixels, like):
+def gather_planes(
+    image, h, w, c0, count, row0, rows, col0, cols, target, row_pitch, plane_pitch, like
+):  # fmt: skip
+    """Copy a window of `count` planes from `c0` of an image (c, h, w) to planes; it holds zeros outside the image."""
+    size = like.itemsize
+    left, right = max(col0, 0), min(col0 + cols, w)
+    plane = h * w * size
+    for channel in range(count):
+        to = target + channel * plane_pitch
+        for row in range(row0, row0 + rows):
+            inside = row >= 0 and row < h and right > left
+            if not inside or right - left < cols:
+                zero_bytes(to, row_pitch)
+            if inside:
+                source = image + (c0 + channel) * plane + (row * w + left) * size
+                copy_row_ahead(to + (left - col0) * size, source, right - left, PLANES_AHEAD * plane, like)
+            to += row_pitch
+
+
+@step
+def scatter_rows(source, pixel_pitch, count, channels_first, plane, c, c0, target, pixels, stream, like):
     """Copy `pixels` pixels of `count` channels, contiguous rows of an image, to channels `c0`... of `target`.
 
     `target` is the address of the run's first pixel in (h, w, c), or in the first plane of (c, h, w) planes that
-    lie `plane` bytes apart.
+    lie `plane` bytes apart. `stream`: past the caches where the planes are aligned.
     """
     size = like.itemsize
     lanes = VECTOR_BYTES // size
     if not channels_first:
         to = target + c0 * size
         for pixel in range(pixels):
-            _copy_row(to + pixel * c * size, source + pixel * pixel_pitch, count, like)
+            copy_row(to + pixel * c * size, source + pixel * pixel_pitch, count, like)
         return
     to = target + c0 * plane
     if count < lanes or pixels < lanes:
@@ -177,17 +218,17 @@ def scatter_rows(source, pixel_pitch, count, channels_first, plane, c, c0, targe
                 store(to + channel * plane + pixel * size, value, like)
         return
     # Along the planes: as many streams of writes as a vector has lanes.
+    stream = stream and (to | plane) % VECTOR_BYTES == 0
     for channel in range(0, count, lanes):
         channel = min(channel, count - lanes)
         for pixel in range(0, pixels, lanes):
-            pixel = min(pixel, pixels - lanes)
-            transpose_block(
-                source + pixel * pixel_pitch + channel * size,
-                pixel_pitch,
-                to + channel * plane + pixel * size,
-                plane,
-                like,
-            )
+            begin, place = source + channel * size, to + channel * plane
+            if pixel + lanes > pixels:
+                pixel = pixels - lanes
+            elif stream:
+                transpose_stream(begin + pixel * pixel_pitch, pixel_pitch, place + pixel * size, plane, like)
+                continue
+            transpose_block(begin + pixel * pixel_pitch, pixel_pitch, place + pixel * size, plane, like)
 
 
 @step

@@ -83,6 +83,26 @@ class Vector:
         cast = self.builder.bitcast(pointer, self.type.as_pointer())
         self.builder.store(value, cast, align=align or self.itemsize)
 
+    def stream(self, value, pointer):
+        """Store a vector to an aligned place, past the caches: the line is not read first.  See `fence`."""
+        cast = self.builder.bitcast(pointer, self.type.as_pointer())
+        done = self.builder.store(value, cast, align=self.bytes)
+        done.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(I32, 1)]))
+
+    def store_some(self, value, pointer, lanes):
+        """Store the first `lanes` lanes, an int64."""
+        name = f"llvm.masked.store.v{self.lanes}f{8 * self.itemsize}.p0"
+        bits = ir.VectorType(I1, self.lanes)
+        signature = ir.FunctionType(ir.VoidType(), [self.type, self.type.as_pointer(), I32, bits])
+        function = cgutils.get_or_insert_function(self.builder.module, signature, name)
+        counts = ir.VectorType(I32, self.lanes)
+        undefined, count = ir.Constant(counts, ir.Undefined), self.builder.trunc(lanes, I32)
+        first = self.builder.insert_element(undefined, count, ir.Constant(I32, 0))
+        every = self.builder.shuffle_vector(first, undefined, ir.Constant(counts, [0] * self.lanes))
+        mask = self.builder.icmp_signed("<", ir.Constant(counts, list(range(self.lanes))), every)
+        cast = self.builder.bitcast(pointer, self.type.as_pointer())
+        self.builder.call(function, [value, cast, ir.Constant(I32, self.itemsize), mask])
+
     def broadcast(self, pointer):
         """Load one element into every lane."""
         undefined = ir.Constant(self.type, ir.Undefined)
@@ -120,6 +140,25 @@ def copy_bytes(typingctx, target, source, count):
     return types.void(types.intp, types.intp, types.intp), codegen
 
 
+def emit_prefetch(builder, pointer):
+    """Emit the fetch of a line to L2."""
+    signature = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    read, near, data = (ir.Constant(I32, value) for value in (0, 2, 1))
+    builder.call(function, [pointer, read, near, data])
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Fetch the line at an address, which may be any, to L2."""
+
+    def codegen(context, builder, signature, args):
+        emit_prefetch(builder, builder.inttoptr(args[0], POINTER))
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
 @intrinsic
 def copy_vector(typingctx, target, source, like):
     """Copy one vector."""
@@ -146,6 +185,17 @@ def add_vector(typingctx, target, source, like):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, like), codegen
+
+
+@intrinsic
+def fence(typingctx):
+    """Let other threads see what was streamed before what follows."""
+
+    def codegen(context, builder, signature, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic
@@ -204,7 +254,7 @@ def store(typingctx, address, value, like):
     return types.void(types.intp, like.dtype, like), codegen
 
 
-def _transposition(builder, like, source, rows, target, columns, stored=None):
+def _transposition(builder, like, source, rows, target, columns, stored=None, stream=False):
     """Emit the transposition of a square, rows at offsets in bytes; of the columns all are stored, or so many.
 
     A butterfly of log2(lanes) interleaving stages in registers: row i of a stage pairs with row i + lanes/2.
@@ -217,7 +267,7 @@ def _transposition(builder, like, source, rows, target, columns, stored=None):
         values = [vector.interleave(x, y, half) for x, y in pairs for half in (0, 1)]
     for i, value in enumerate(values):
         if stored is None:
-            vector.store(value, at(builder, target, columns(i)))
+            (vector.stream if stream else vector.store)(value, at(builder, target, columns(i)))
             continue
         with builder.if_then(builder.icmp_signed("<", i64(i), stored)):
             vector.store(value, at(builder, target, columns(i)))
@@ -241,6 +291,20 @@ def transpose_block(typingctx, source, source_pitch, target, target_pitch, like)
         source, target = builder.inttoptr(source, POINTER), builder.inttoptr(target, POINTER)
         rows, columns = _evenly(builder, source_pitch), _evenly(builder, target_pitch)
         _transposition(builder, signature.args[4], source, rows, target, columns)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4, like), codegen
+
+
+@intrinsic
+def transpose_stream(typingctx, source, source_pitch, target, target_pitch, like):
+    """As `transpose_block`, to aligned rows and past the caches."""
+
+    def codegen(context, builder, signature, args):
+        source, source_pitch, target, target_pitch, _ = args
+        source, target = builder.inttoptr(source, POINTER), builder.inttoptr(target, POINTER)
+        rows, columns = _evenly(builder, source_pitch), _evenly(builder, target_pitch)
+        _transposition(builder, signature.args[4], source, rows, target, columns, stream=True)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4, like), codegen

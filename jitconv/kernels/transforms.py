@@ -215,7 +215,7 @@ def _make(matrix, finish):
         write = places(target, target_row, outputs, target_col, outputs)
         if finish:
             bias = vector.load(builder.inttoptr(args[6], POINTER))
-            relu = builder.icmp_signed("!=", args[7], ir.Constant(I64, 0))
+            relu, stream = (builder.icmp_signed("!=", flag, ir.Constant(I64, 0)) for flag in args[7:9])
         for rows in _row_groups(matrix):
             part = matrix[rows]
             used = np.flatnonzero(part.any(axis=0))
@@ -223,11 +223,20 @@ def _make(matrix, finish):
                 _apply(builder, vector, part[:, used], [vector.load(read(i, j)) for i in used]) for j in range(inputs)
             ]
             for index, i in enumerate(rows):
-                for j, value in enumerate(_apply(builder, vector, matrix, [column[index] for column in half])):
-                    if finish:
-                        value = builder.fadd(value, bias)
-                        value = builder.select(relu, vector.relu(value), value)
-                    vector.store(value, write(i, j))
+                line = _apply(builder, vector, matrix, [column[index] for column in half])
+                if not finish:
+                    for j, value in enumerate(line):
+                        vector.store(value, write(i, j))
+                    continue
+                line = [builder.fadd(value, bias) for value in line]
+                line = [builder.select(relu, vector.relu(value), value) for value in line]
+                with builder.if_else(stream) as (past, stays):
+                    with past:
+                        for j, value in enumerate(line):
+                            vector.stream(value, write(i, j))
+                    with stays:
+                        for j, value in enumerate(line):
+                            vector.store(value, write(i, j))
 
     return emit
 
@@ -248,15 +257,18 @@ def make_transform(matrix):
 
 
 def make_finish(matrix):
-    """Return the intrinsic of `make_transform` that adds a bias vector, then applies ReLU if `relu`."""
+    """Return the intrinsic of `make_transform` that adds a bias vector, then applies ReLU if `relu`.
+
+    `stream`: past the caches, to aligned pixels.
+    """
     emit = _make(matrix, True)
 
     @intrinsic
-    def finish(typingctx, source, source_row, source_col, target, target_row, target_col, bias, relu, like):
+    def finish(typingctx, source, source_row, source_col, target, target_row, target_col, bias, relu, stream, like):
         def codegen(context, builder, signature, args):
             emit(builder, signature.args[-1], args)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 8, like), codegen
+        return types.void(*[types.intp] * 9, like), codegen
 
     return finish

@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray
 
 from .jit import inlined, step, worker
-from .layout import gather_rows
+from .layout import gather_planes, gather_rows
 from .simd import (
     VECTOR_BYTES,
     add_rows,
@@ -30,16 +30,16 @@ from .tile import ADD, sweep
 FIELDS = (
     # the arrays; `*_first`: 1 for (n, channels, h, w); `area`: KH * KW
     "n", "c", "h", "w", "oh", "ow", "f", "x_first", "dy_first", "groups", "group_c", "group_f", "area",
-    # 1 where the tile reads the caller's array itself
-    "x_in_place", "dy_in_place",
+    # 1 where the tile reads the caller's array itself; 1 where x stays in planes, which are as good as A
+    "x_in_place", "dy_in_place", "planes",
     # a strip: `images` whole ones, or `rows` output rows, `row_strips` to an image; chunks of strips
     "images", "rows", "row_strips", "chunks",
     # blocks of input channels for each group, channels in one and in the last
     "blocks", "block_c", "last_c",
     # input pixel of the first tap of output pixel 0; input rows of one output row; columns of a strip
     "stride_h", "origin_h", "origin_w", "span", "x_cols",
-    # bytes: of x, between the inputs of two output columns, between two k of A and of B
-    "image_pitch", "row_pitch", "pixel_pitch", "column_step", "a_step", "b_step",
+    # bytes: of x, from channel to channel, between the inputs of two output columns, between two k of A and of B
+    "image_pitch", "row_pitch", "pixel_pitch", "channel_pitch", "column_step", "a_step", "b_step",
     # 1: the pixels of a strip are one run; 1: im2col
     "flat", "unfold",
     # panels of F for each group, ranges of them that units take, vectors in each and in the last, lanes of a panel
@@ -59,8 +59,15 @@ _geometry = record_at(GEOMETRY)
 @inlined
 def _gather_x(x, g, image, images, first, rows, channel, count, strip, table, like):
     for i in range(images):
+        here = x + (image + i) * g.c * g.h * g.w * like.itemsize
+        if g.planes:
+            gather_planes(
+                here, g.h, g.w, channel, count, first * g.stride_h + g.origin_h, (rows - 1) * g.stride_h + g.span,
+                g.origin_w, g.x_cols, strip + i * g.image_pitch, g.row_pitch, g.channel_pitch, like,
+            )  # fmt: skip
+            continue
         gather_rows(
-            x + (image + i) * g.c * g.h * g.w * like.itemsize, g.x_first != 0, g.h, g.w, g.c, channel, count,
+            here, g.x_first != 0, g.h, g.w, g.c, channel, count,
             first * g.stride_h + g.origin_h, (rows - 1) * g.stride_h + g.span, g.origin_w, g.x_cols,
             strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, like,
         )  # fmt: skip
@@ -105,7 +112,7 @@ def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, group, bloc
     channel = group * g.group_c + block * g.block_c
     if g.x_in_place:
         corner = (first * g.stride_h + g.origin_h) * g.row_pitch + g.origin_w * g.pixel_pitch
-        a = x + image * g.image_pitch + corner + channel * size
+        a = x + image * g.image_pitch + corner + channel * g.channel_pitch
     else:
         a = scratch
         _gather_x(x, g, image, images, first, rows, channel, block_c, a, scratch + g.table_at, like)
@@ -135,7 +142,7 @@ def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, group, bloc
         c = sums + ((group * g.blocks + block) * g.panels + panel) * g.unit_bytes
         sweep(
             vectors, g.area * block_c, n_lines, lines, k, a, a_rows, g.a_step, b, tables + 8 * g.b_table, g.b_step,
-            c, tables + 8 * g.c_table, scratch + g.zeros_at, 0 if start else ADD, scratch + g.spare_at, like,
+            c, tables + 8 * g.c_table, scratch + g.zeros_at, 0 if start else ADD, a, 0, scratch + g.spare_at, like,
         )  # fmt: skip
 
 

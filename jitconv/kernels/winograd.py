@@ -22,7 +22,7 @@ from numba import carray
 from . import transforms
 from .jit import inlined, step, worker
 from .layout import gather_rows, scatter_rows, transpose_rows
-from .simd import VECTOR_BYTES, copy_bytes, copy_vector, record_at, zero_bytes
+from .simd import VECTOR_BYTES, copy_bytes, copy_vector, fence, record_at, zero_bytes
 from .tile import sweep
 from .transforms import make_finish, make_transform
 
@@ -110,24 +110,24 @@ def _transform_kernels(form, source, row, tap, target, line, point, like):
 
 
 @step
-def _transform_outputs(form, source, line, point, target, row, pixel, bias, relu, like):
+def _transform_outputs(form, source, line, point, target, row, pixel, bias, relu, stream, like):
     """Apply A^T to one vector of channels of a tile of products, then the bias and ReLU."""
     if form == 0:
-        _output_f4_3(source, line, point, target, row, pixel, bias, relu, like)
+        _output_f4_3(source, line, point, target, row, pixel, bias, relu, stream, like)
     elif form == 1:
-        _output_f2_3(source, line, point, target, row, pixel, bias, relu, like)
+        _output_f2_3(source, line, point, target, row, pixel, bias, relu, stream, like)
     elif form == 2:
-        _output_f4_5(source, line, point, target, row, pixel, bias, relu, like)
+        _output_f4_5(source, line, point, target, row, pixel, bias, relu, stream, like)
     elif form == 3:
-        _output_stride_2(source, line, point, target, row, pixel, bias, relu, like)
+        _output_stride_2(source, line, point, target, row, pixel, bias, relu, stream, like)
     elif form == 4:
-        _output_even(source, line, point, target, row, pixel, bias, relu, like)
+        _output_even(source, line, point, target, row, pixel, bias, relu, stream, like)
     else:
-        _output_odd(source, line, point, target, row, pixel, bias, relu, like)
+        _output_odd(source, line, point, target, row, pixel, bias, relu, stream, like)
 
 
 @step
-def _finish_tile(g, source, rows, cols, target, row_pitch, bias, patch, count, like):
+def _finish_tile(g, source, rows, cols, target, row_pitch, bias, stream, patch, count, like):
     """Transform one tile of products to its `rows` x `cols` pixels that lie inside the image; `count` channels."""
     whole = rows == g.outputs and cols == g.outputs
     for place in range(0, count * like.itemsize, VECTOR_BYTES):
@@ -136,7 +136,7 @@ def _finish_tile(g, source, rows, cols, target, row_pitch, bias, patch, count, l
             to, row, pixel = patch, g.outputs * VECTOR_BYTES, VECTOR_BYTES
         _transform_outputs(
             g.form, source + place, g.line * g.product_pitch, g.product_pitch, to, row, pixel, bias + place, g.relu,
-            like,
+            stream and whole, like,
         )  # fmt: skip
         if not whole:
             for i in range(rows):
@@ -167,7 +167,7 @@ def _inputs(source, g, image, images, first, rows, scratch, like):
 
 
 @inlined
-def _outputs(target, g, image, images, first, rows, biases, begin, end, scratch, like):
+def _outputs(target, g, image, images, first, rows, biases, begin, end, scratch, stream, like):
     """Transform the products of a strip, panels `begin` to `end`, to its pixels."""
     size = like.itemsize
     image_bytes = g.f * g.oh * g.ow * size
@@ -185,17 +185,17 @@ def _outputs(target, g, image, images, first, rows, biases, begin, end, scratch,
             _finish_tile(
                 g, scratch + g.products_at + (i * tiles + tile) * g.product_tile, min(g.outputs, lines - row),
                 min(g.outputs, g.ow - col), base + (row * g.ow + col) * g.target_pitch, g.ow * g.target_pitch,
-                biases + channel * size, scratch + g.patch_at, channels, like,
+                biases + channel * size, stream and g.target_in_place, scratch + g.patch_at, channels, like,
             )  # fmt: skip
         if not g.target_in_place:
             scatter_rows(
                 base, g.target_pitch, channels, g.target_first != 0, g.oh * g.ow * size, g.f, channel,
-                corner + i * image_bytes, lines * g.ow, like,
+                corner + i * image_bytes, lines * g.ow, stream, like,
             )  # fmt: skip
 
 
 @inlined
-def _strip(source, transformed, target, g, tables, scratch, unit, like):
+def _strip(source, transformed, target, g, tables, scratch, stream, unit, like):
     """Compute one unit: a strip of tiles for one range of panels."""
     size = like.itemsize
     strips = (g.n + g.images - 1) // g.images * g.row_strips
@@ -218,24 +218,26 @@ def _strip(source, transformed, target, g, tables, scratch, unit, like):
                 vectors, images * rows * g.tile_cols, 1, a_rows, g.c, scratch + g.inputs_at + point * g.input_pitch,
                 a_rows, size, weights + point * g.weight_pitch + panel * g.panel_bytes, a_rows, g.lanes * size,
                 scratch + g.products_at + point * g.product_pitch + (panel - begin) * g.lanes * size, c_rows, zeros, 0,
-                scratch + g.spare_at, like,
+                zeros, 0, scratch + g.spare_at, like,
             )  # fmt: skip
-    _outputs(target, g, image, images, first, rows, biases, begin, end, scratch, like)
+    _outputs(target, g, image, images, first, rows, biases, begin, end, scratch, stream, like)
 
 
 @worker
 def winograd(like, arguments, thread, threads):
     """Overwrite `target` (n, f, oh, ow) or (n, oh, ow, f) with the convolution of `source`.
 
-    Arguments: source, transformed (made by `transform_weights`), target, geometry, tables, and scratch of `threads`
-    times the geometry's scratch bytes.
+    Arguments: source, transformed (made by `transform_weights`), target, geometry, tables, scratch of `threads` times
+    the geometry's scratch bytes, and whether target, then aligned, is written past the caches.
     """
-    source, transformed, target, geometry, tables, scratch = carray(arguments, 6)
+    source, transformed, target, geometry, tables, scratch, stream = carray(arguments, 7)
     g = _geometry(geometry)
     units = (g.n + g.images - 1) // g.images * g.row_strips * g.parts
     own = scratch + thread * g.scratch
     for unit in range(thread * units // threads, (thread + 1) * units // threads):
-        _strip(source, transformed, target, g, tables, own, unit, carray(like, 1))
+        _strip(source, transformed, target, g, tables, own, stream, unit, carray(like, 1))
+    if stream:
+        fence()
 
 
 WEIGHT_FIELDS = (

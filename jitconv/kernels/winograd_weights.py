@@ -143,7 +143,7 @@ def _multiply(g, tables, transformed, sums, biases, place, tiles, start, scratch
             vectors, min(g.block_c, g.c - block * g.block_c), 1, zero, tiles, transformed + point * g.input_pitch,
             zero + 8 * block * g.block_c, VECTOR_BYTES, gradients + point * g.gradient_pitch, zero, row,
             sums + point * g.point_bytes, tables + 8 * g.c_table, scratch + g.zeros_at, 0 if start else ADD,
-            scratch + g.spare_at, like,
+            scratch, 0, scratch + g.spare_at, like,
         )  # fmt: skip
     if g.bias and block == 0:
         if start:
