@@ -12,6 +12,7 @@ from .kernels.bias import bias_gradient
 from .plan import ConvPlan
 from .problem import ConvProblem
 from .shapes import Activation, Pair
+from .signatures import Seen, signature
 from .threads import get_num_threads
 
 Array = NDArray[Any]
@@ -52,6 +53,35 @@ def _problem(image: Activation, f: int, window: _Window, groups: int, layout: st
         image.n, image.c, image.h, image.w, f, window.kernel, window.stride, window.padding, window.dilation, groups,
         size, layout, dtype.name,
     )  # fmt: skip
+
+
+class _Ready:
+    """A `conv2d` whose arguments have been checked; it runs for all arrays of its signature."""
+
+    def __init__(self, problem: ConvProblem, algorithm: str, relu: bool, single: bool) -> None:
+        self._forward = problem, algorithm, relu
+        self._single = single
+        self._shape = problem.output.shape(problem.layout)
+        self._dtype = np.dtype(problem.dtype)
+        settled = plan.settled_forward(problem, algorithm) if 0 not in self._shape else None
+        self._settled = None if settled is None else geometry.forward_call(problem, settled, 1, relu)
+
+    def fill(self, x: Array, w: Array, b: Array | None, y: Array) -> None:
+        """Overwrite y; x and y have the batch axis."""
+        if self._settled is not None:
+            self._settled.run(x, w, b, y)
+        elif y.size:
+            p, algorithm, relu = self._forward
+            geometry.forward_call(p, plan.resolve(p, algorithm), get_num_threads(), relu).run(x, w, b, y)
+
+    def run(self, x: Array, w: Array, b: Array | None) -> Array:
+        """Return the result for arrays that a kernel takes as they are."""
+        y = workspace.result(self._shape, self._dtype)
+        self.fill(x[np.newaxis] if self._single else x, w, b, y)
+        return y[0] if self._single else y
+
+
+_seen: Seen[_Ready] = Seen()
 
 
 def conv2d(
@@ -110,6 +140,11 @@ def conv2d(
     ValueError
         If shapes do not fit, an option is out of range, or the kernel is larger than the padded image.
     """
+    options = stride, padding, dilation, groups, layout, algorithm, activation
+    key = signature((x, w, b), options) if out is None else None
+    ready = _seen.get(key)
+    if ready is not None:
+        return ready.run(x, w, b)
     layout = validate.layout(layout)
     validate.choice(algorithm, "algorithm", plan.ALGORITHMS)
     validate.choice(activation, "activation", (None, "relu"))
@@ -127,11 +162,11 @@ def conv2d(
         if given.flags.c_contiguous and given.flags.aligned:
             y = given.reshape(shape)
     if y is None:
-        y = workspace.aligned_empty(shape, batch.array.dtype)
-    if y.size:
-        call = geometry.forward_call(p, plan.resolve(p, algorithm), get_num_threads(), activation == "relu")
-        call.run(batch.array, weights, bias, y)
+        y = workspace.result(shape, batch.array.dtype)
+    ready = _Ready(p, algorithm, activation == "relu", batch.single)
+    ready.fill(batch.array, weights, bias, y)
     if out is None:
+        _seen.add(key, ready)
         return batch.back(y)
     if not np.may_share_memory(out, y):
         out[...] = batch.back(y)
@@ -141,7 +176,7 @@ def conv2d(
 def _data_gradient(p: ConvProblem, dy: Array, w: Array, b: Array | None, algorithm: str) -> Array:
     """Return the gradient of the input of `p`, or the transposed convolution with its bias."""
     shape = Activation(p.n, p.c, p.h, p.w).shape(p.layout)
-    dx = workspace.aligned_empty(shape, dy.dtype)
+    dx = workspace.result(shape, dy.dtype)
     if dx.size:
         geometry.backward_data_call(p, plan.resolve(p, algorithm), get_num_threads()).run(dy, w, b, dx)
     return dx
@@ -149,7 +184,7 @@ def _data_gradient(p: ConvProblem, dy: Array, w: Array, b: Array | None, algorit
 
 def _weight_gradient(p: ConvProblem, x: Array, dy: Array, algorithm: str, bias: bool) -> tuple[Array, Array | None]:
     """Return the gradient of the weights of `p` and, if asked, of its bias."""
-    dw = workspace.aligned_empty((p.f, p.c // p.groups, *p.kernel), x.dtype)
+    dw = workspace.result((p.f, p.c // p.groups, *p.kernel), x.dtype)
     db = np.empty(p.f if bias else 0, x.dtype)
     if p.n == 0:
         dw[...], db[...] = 0, 0
@@ -343,7 +378,7 @@ def conv_transpose2d_backward(
     gradient = validate.like_output(dy, "dy", layout, batch.array.dtype, sizes, batch.single)
     dx = dw = db = None
     if need_dx:
-        y = workspace.aligned_empty(p.output.shape(layout), gradient.dtype)
+        y = workspace.result(p.output.shape(layout), gradient.dtype)
         if y.size:
             call = geometry.forward_call(p, plan.resolve(p, "auto"), get_num_threads(), False)
             call.run(gradient, weights, None, y)

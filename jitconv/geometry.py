@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from . import workspace
 from .cost import PassPlan
 from .kernels import correlate, weights
+from .kernels.jit import Bound
 from .kernels.layout import GATHER_TABLE_BYTES
 from .kernels.simd import VECTOR_BYTES
 from .kernels.tile import SPARE_BYTES
@@ -29,18 +31,17 @@ class CorrelateCall(NamedTuple):
     """Forward or backward-data, direct or by im2col, ready to run."""
 
     packing: Packing
-    geometry: NDArray[Any]
-    tables: Int64
-    scratch: int  # bytes, all threads
+    correlate: Bound
+    scratch: int  # bytes: the packed weights, and those of all threads
     threads: int
-    row: int  # bytes of a group's channels where the tile writes them in place, else 0
 
     def run(self, source: Array, w: Array, b: Array | None, target: Array) -> None:
         """Overwrite `target`."""
-        packed = self.packing.run(w, b, self.threads)
-        strips = workspace.scratch(self.scratch, "strips")
-        stream = workspace.streams(target, self.row)
-        correlate.correlate(w.dtype, self.threads, source, packed, target, self.geometry, self.tables, strips, stream)
+        scratch = workspace.scratch(self.scratch, "correlate")
+        bias = self.packing.no_bias if b is None else b
+        if self.threads > 1:
+            self.packing.into(scratch, w, bias, self.threads)
+        self.correlate.run(source, w, bias, target, scratch)
 
 
 class WeightsCall(NamedTuple):
@@ -72,6 +73,12 @@ def _pixel_offsets(images: int, rows: int, cols: int, image_pitch: int, row_pitc
     """Return the offset of each (image, row, column), in that order."""
     image, row, col = np.ogrid[:images, :rows, :cols]
     return np.asarray(image * image_pitch + row * row_pitch + col * pixel_pitch, np.int64).ravel()
+
+
+def _streams(each: Correlation) -> bool:
+    """Return whether a pass stores its result past the caches."""
+    row = each.target.c // each.groups * each.itemsize if each.target_in_place else 0
+    return workspace.streams(math.prod(each.target) * each.itemsize, row)
 
 
 def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: PassPlan, relu: bool) -> CorrelateCall:
@@ -132,6 +139,8 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
     target_at = scratch.add(each.target_bytes(plan.images, plan.rows))
     table_at = scratch.add(GATHER_TABLE_BYTES)
     spare_at = scratch.add(SPARE_BYTES)
+    packing = Packing.of(each, p, swapped)
+    packed_bytes = aligned(packing.bytes)
     geometry = record(
         correlate.GEOMETRY,
         {
@@ -150,16 +159,18 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
             "target_pitch": row_bytes,
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
             "k_block": max(1, BLOCK_BYTES // row_bytes) if each.blocked else each.panel_bytes,
-            "panel_bytes": each.panel_bytes, "relu": int(relu), "unfold": int(unfold),
+            "panel_bytes": each.panel_bytes, "packed_bytes": packed_bytes, "relu": int(relu), "stream": int(_streams(each)),
+            "unfold": int(unfold),
             "unfolded_at": unfolded_at, "target_at": target_at, "table_at": table_at, "spare_at": spare_at,
             "scratch": scratch.size,
         },
     )  # fmt: skip
     phase_table = tables.array()
     phase_table[: phase_rows.size] = phase_rows.ravel()
-    packing = Packing.of(each, p, swapped)
-    row = target.c // each.groups * size if each.target_in_place else 0
-    return CorrelateCall(packing, geometry, phase_table, plan.threads * scratch.size, plan.threads, row)
+    total = packed_bytes + plan.threads * scratch.size
+    constants = packing.record, packing.offsets, geometry, phase_table
+    bound = correlate.correlate.bind(packing.no_bias.dtype, plan.threads, 5, *constants)
+    return CorrelateCall(packing, bound, total, plan.threads)
 
 
 def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:

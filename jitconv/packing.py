@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from . import workspace
 from .kernels import pack
+from .kernels.jit import Bound
 from .kernels.simd import VECTOR_BYTES
 from .problem import ConvProblem
 from .records import record
@@ -36,12 +37,18 @@ class Packed(Protocol):
         """Bytes of one panel."""
 
 
+# Bytes of packed weights below which one thread packs them: 200 KB take it 12 us, and waking another costs 10.
+SHARED_BYTES = 256 * 1024
+
+
 class Packing(NamedTuple):
     """What the kernel `pack` needs beside the arrays."""
 
     record: NDArray[Any]
     offsets: NDArray[np.int64]
     bytes: int
+    no_bias: Array
+    alone: Bound
 
     @classmethod
     def of(cls, each: Packed, p: ConvProblem, swapped: bool) -> Packing:
@@ -62,10 +69,20 @@ class Packing(NamedTuple):
         }
         total = panels * p.groups
         size = (1 + total) * row_bytes + total * each.panel_bytes
-        return cls(record(pack.PACKING, values), rows.ravel() * row_bytes, size)
+        no_bias = np.zeros(p.c if swapped else p.f, p.dtype)
+        constants = record(pack.PACKING, values), rows.ravel() * row_bytes
+        return cls(*constants, size, no_bias, pack.pack.bind(no_bias.dtype, 1, 3, *constants))
 
     def run(self, w: Array, b: Array | None, threads: int) -> Array:
         """Pack w (F, C/groups, KH, KW) and b into scratch, and return it."""
         packed = workspace.scratch(self.bytes, "weights")
-        pack.pack(w.dtype, threads, w, 0 if b is None else b, b is not None, self.record, self.offsets, packed)
+        self.into(packed, w, b, threads)
         return packed
+
+    def into(self, packed: Array, w: Array, b: Array | None, threads: int) -> None:
+        """Pack w and b into the caller's memory."""
+        bias = self.no_bias if b is None else b
+        if threads == 1 or self.bytes < SHARED_BYTES:
+            self.alone.run(w, bias, packed)
+        else:
+            pack.pack(w.dtype, threads, w, bias, packed, self.record, self.offsets)

@@ -15,9 +15,10 @@ import threading
 from collections.abc import Callable, Iterator
 
 from . import direct, planes, validate, winograd, winograd_weights
-from .cost import NOMINAL_THREADS, PassPlan
+from .cost import NOMINAL_THREADS, SMALL, PassPlan
 from .kernels.transforms import Form
 from .problem import ConvProblem, Correlation, WeightGradient
+from .threads import available_threads
 from .winograd import WinogradPass
 from .winograd_weights import WinogradWeights
 
@@ -51,8 +52,9 @@ def resolve(p: ConvProblem, algorithm: str) -> str:
         validate.winograd_fits(algorithm, winograd.form_of(p, algorithm) is not None)
     if algorithm != "auto":
         return algorithm
-    off = getattr(_local, "without_winograd", False) or os.environ.get("JITCONV_WINOGRAD") == "0"
-    return "direct" if off or winograd.form_of(p, "winograd") is None else "auto"
+    if winograd.form_of(p, "winograd") is None or getattr(_local, "without_winograd", False):
+        return "direct"
+    return "direct" if os.environ.get("JITCONV_WINOGRAD") == "0" else "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +85,18 @@ def _choose(algorithm: str, plans: Callable[[int, str], Costed | None], n_thread
     """Return the plan of the algorithm asked for or, for "auto", of Winograd where it is clearly cheaper.
 
     `plans` makes a plan for so many threads and an algorithm, None if the pass has none. Results must not depend on the
-    threads, so the choice is made for a fixed number.
+    threads, so the choice is made for a fixed number. Work that is too small to share gets one thread, whatever their
+    number is.
     """
     if algorithm == "auto":
         plain, fast = plans(NOMINAL_THREADS, "direct"), plans(NOMINAL_THREADS, "winograd")
         algorithm = "winograd" if plain and fast and fast[0] < MARGIN * plain[0] else "direct"
-    chosen = plans(n_threads, algorithm) or plans(n_threads, "direct")
-    assert chosen  # direct has a plan for every pass
-    return chosen[1]
+    if plans(1, algorithm) is None:
+        algorithm = "direct"
+    alone = plans(1, algorithm)
+    shared = alone if alone and alone[0] <= SMALL else plans(n_threads, algorithm)
+    assert shared  # direct has a plan for every pass
+    return shared[1]
 
 
 def _correlation_plans(
@@ -123,6 +129,19 @@ def plan_forward(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPl
     make = functools.partial(Correlation.forward, problem)
     plans = _correlation_plans(make, functools.partial(WinogradPass.forward, problem), problem)
     return _choose(algorithm, plans, n_threads)
+
+
+def settled_forward(p: ConvProblem, algorithm: str) -> str | None:
+    """Return the algorithm of a forward pass that runs on one thread without Winograd, whatever the settings.
+
+    None if threads may share it, or if Winograd computes it or is what "auto" would choose were it allowed.
+    """
+    if algorithm in winograd.ALGORITHMS:
+        return None
+    if algorithm == "auto" and not winograd.form_of(p, "winograd"):
+        algorithm = "direct"
+    chosen = plan_forward(p, algorithm, available_threads())
+    return chosen.algorithm if chosen.threads == 1 and chosen.algorithm not in winograd.ALGORITHMS else None
 
 
 @functools.lru_cache(maxsize=1024)

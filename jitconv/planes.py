@@ -146,14 +146,12 @@ class PlanesCall(NamedTuple):
     tables: Int64
     scratch: int  # bytes, all threads
     threads: int
-    plane: int  # bytes of a plane of the target
 
     def run(self, source: Array, w: Array, b: Array | None, target: Array) -> None:
         """Overwrite `target`."""
         packed = self.packing.run(w, b, self.threads)
         strips = workspace.scratch(self.scratch, "strips")
-        stream = workspace.streams(target, self.plane)
-        planes.planes(w.dtype, self.threads, source, packed, target, self.geometry, self.tables, strips, stream)
+        planes.planes(w.dtype, self.threads, source, packed, target, self.geometry, self.tables, strips)
 
 
 def planes_call(each: Planes, p: ConvProblem, swapped: bool, plan: PassPlan, relu: bool) -> PlanesCall:
@@ -182,6 +180,8 @@ def planes_call(each: Planes, p: ConvProblem, swapped: bool, plan: PassPlan, rel
     scratch = Scratch()
     scratch.add(0 if each.in_place else it.depth * plane_pitch)
     spare_at = scratch.add(SPARE_BYTES)
+    plane = each.target_size[0] * each.target_size[1] * size
+    stream = workspace.streams(it.target.n * it.target.c * plane, plane)
     geometry = record(
         planes.GEOMETRY,
         {
@@ -194,10 +194,9 @@ def planes_call(each: Planes, p: ConvProblem, swapped: bool, plan: PassPlan, rel
             "taps": len(a_taps), "k": each.columns if by_column else it.depth,
             "a_step": it.depth * row if by_column else row, "b_step": size if by_column else plane_pitch,
             "a_taps": a_taps_at, "b_taps": b_taps_at, "a_table": a_table, "c_table": c_table,
-            "biases_at": row, "panels_at": (1 + panels) * row, "relu": int(relu), "spare_at": spare_at,
-            "scratch": scratch.size,
+            "biases_at": row, "panels_at": (1 + panels) * row, "relu": int(relu), "stream": int(stream),
+            "spare_at": spare_at, "scratch": scratch.size,
         },
     )  # fmt: skip
-    plane = each.target_size[0] * each.target_size[1] * size
     packing = Packing.of(it, p, swapped)
-    return PlanesCall(packing, geometry, tables.array(), plan.threads * scratch.size, plan.threads, plane)
+    return PlanesCall(packing, geometry, tables.array(), plan.threads * scratch.size, plan.threads)

@@ -6,71 +6,26 @@ last. If `x` has no batch axis, no other array has one.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
-from . import shapes, threads, validate
+from . import validate
+from .cost import threads_for
 from .kernels import average_pooling, global_pooling, max_pooling, max_pooling_backward
-from .kernels.windows import Window, by_planes, image_counts, pixel_counts
+from .kernels.jit import Bound
+from .kernels.windows import by_planes, image_counts, pixel_counts
+from .pooling import PaddingSizes, Pooling, Size, offset_dtype
 from .shapes import Activation
+from .signatures import Seen, signature
 from .validate import Array
-
-Size = int | tuple[int, int]
-PaddingSizes = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
-
-
-class _Pooling(NamedTuple):
-    """A pooling whose arguments have been checked: its window and the sizes of its result."""
-
-    window: Window
-    output: Activation
-
-    @classmethod
-    def of(
-        cls,
-        image: Activation,
-        name: str,
-        kernel: Size,
-        stride: Size | None,
-        padding: PaddingSizes,
-        dilation: Size = 1,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-    ) -> _Pooling:
-        kernel = validate.pair(kernel, "kernel")
-        stride = kernel if stride is None else validate.pair(stride, "stride")
-        dilation = validate.pair(dilation, "dilation")
-        sides = validate.pool_padding(padding, kernel, stride, dilation)
-        ceil_mode = validate.boolean(ceil_mode, "ceil_mode")
-        count_include_pad = validate.boolean(count_include_pad, "count_include_pad")
-        validate.image_with_pixels(image, name)
-        sizes = (
-            shapes.pool_output_size(*axis, ceil_mode)
-            for axis in zip((image.h, image.w), kernel, stride, sides, dilation, strict=True)
-        )
-        output = Activation(image.n, image.c, *sizes)
-        validate.output_sizes_positive(output, image, kernel, sides, dilation)
-        window = Window.of((image.h, image.w), (output.h, output.w), kernel, stride, sides, dilation, count_include_pad)
-        return cls(window, output)
-
-    @property
-    def argmax_dtype(self) -> np.dtype[Any]:
-        return _offset_dtype(self.window.kh * self.window.kw)
-
-    @property
-    def kernel_dtype(self) -> np.dtype[Any]:
-        """The dtype of argmax in the kernels: one for common windows and one for all others."""
-        return np.dtype(np.uint8 if self.argmax_dtype == np.uint8 else np.uint64)
-
-
-def _offset_dtype(positions: int) -> np.dtype[Any]:
-    """Return the smallest unsigned integer that numbers so many positions."""
-    return np.min_scalar_type(positions - 1)
 
 
 def _single_pixel(image: Activation) -> Activation:
     return Activation(image.n, image.c, 1, 1)
+
+
+# Small max poolings without and with argmax: the shape of the result, and the call that fills it.
+_seen: Seen[tuple[tuple[int, ...], Bound]] = Seen()
+_seen_argmax: Seen[tuple[tuple[int, ...], Bound]] = Seen()
 
 
 def max_pool2d(
@@ -123,13 +78,26 @@ def max_pool2d(
     The sizes follow https://pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html, the divisor of `avg_pool2d`
     https://pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html; asymmetric padding is added to both.
     """
+    key = signature((x,), (kernel, stride, padding, dilation, layout)) if ceil_mode is False else None
+    seen = _seen.get(key)
+    if seen is not None:
+        shape, alone = seen
+        y = np.empty(shape, x.dtype)
+        alone.run(x, y)
+        return y
     layout = validate.layout(layout)
     batch = validate.activation(x, "x", layout)
-    pooling = _Pooling.of(batch.sizes, "x", kernel, stride, padding, dilation, ceil_mode)
+    pooling = Pooling.of(batch.sizes, "x", kernel, stride, padding, dilation, ceil_mode)
     y = np.empty(pooling.output.shape(layout), batch.array.dtype)
     planes = by_planes(batch.sizes, layout)
-    run = max_pooling.max_pool_nchw if planes else max_pooling.max_pool_nhwc
-    run(y.dtype, threads.get_num_threads(), batch.array, y, *image_counts(batch.sizes, layout), *pooling.window)
+    worker = max_pooling.max_pool_nchw if planes else max_pooling.max_pool_nhwc
+    counts = image_counts(batch.sizes, layout)
+    if pooling.small:
+        alone = worker.bind(y.dtype, 1, 2, *counts, *pooling.window)
+        alone.run(batch.array, y)
+        _seen.add(key, (batch.back(y).shape, alone))
+    else:
+        worker(y.dtype, pooling.threads, batch.array, y, *counts, *pooling.window)
     return batch.back(y)
 
 
@@ -156,14 +124,26 @@ def max_pool2d_with_argmax(
         KH * KW - 1: uint8 for windows of up to 256 pixels. Of equal pixels it is the first; of several NaN
         the first too, where PyTorch takes the last. A window without any pixel has argmax 0.
     """
+    key = signature((x,), (kernel, stride, padding, dilation, layout)) if ceil_mode is False else None
+    seen = _seen_argmax.get(key)
+    if seen is not None:
+        shape, alone = seen
+        y, argmax = np.empty(shape, x.dtype), np.empty(shape, np.uint8)
+        alone.run(x, y, argmax)
+        return y, argmax
     layout = validate.layout(layout)
     batch = validate.activation(x, "x", layout)
-    pooling = _Pooling.of(batch.sizes, "x", kernel, stride, padding, dilation, ceil_mode)
+    pooling = Pooling.of(batch.sizes, "x", kernel, stride, padding, dilation, ceil_mode)
     y = np.empty(pooling.output.shape(layout), batch.array.dtype)
     argmax = np.empty(y.shape, pooling.kernel_dtype)
-    run = max_pooling.ARGMAX_POOL[argmax.dtype.itemsize, by_planes(batch.sizes, layout)]
+    worker = max_pooling.ARGMAX_POOL[argmax.dtype.itemsize, by_planes(batch.sizes, layout)]
     counts = image_counts(batch.sizes, layout)
-    run(y.dtype, threads.get_num_threads(), batch.array, y, argmax, *counts, *pooling.window)
+    if pooling.small and argmax.dtype == np.uint8:
+        alone = worker.bind(y.dtype, 1, 3, *counts, *pooling.window)
+        alone.run(batch.array, y, argmax)
+        _seen_argmax.add(key, (batch.back(y).shape, alone))
+    else:
+        worker(y.dtype, pooling.threads, batch.array, y, argmax, *counts, *pooling.window)
     return batch.back(y), batch.back(argmax.astype(pooling.argmax_dtype, copy=False))
 
 
@@ -205,12 +185,12 @@ def max_pool2d_backward(
     """
     layout = validate.layout(layout)
     image, single = validate.shape4(x_shape, "x_shape", layout)
-    pooling = _Pooling.of(image, "x_shape", kernel, stride, padding, dilation, ceil_mode)
+    pooling = Pooling.of(image, "x_shape", kernel, stride, padding, dilation, ceil_mode)
     dy = validate.like_output(dy, "dy", layout, None, pooling.output, single)
     argmax = validate.argmax(argmax, "argmax", layout, pooling.argmax_dtype, pooling.output, single)
     validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
     dx = np.empty(image.shape(layout), dy.dtype)
-    parts, planes = threads.get_num_threads(), by_planes(image, layout)
+    parts, planes = pooling.threads, by_planes(image, layout)
     argmax = argmax.astype(pooling.kernel_dtype, copy=False)
     bad = np.zeros(parts, np.int64)
     offsets = pooling.window.tap_offsets() if argmax.dtype == np.uint8 else np.empty(0, np.int64)
@@ -255,9 +235,9 @@ def avg_pool2d(
     """
     layout = validate.layout(layout)
     batch = validate.activation(x, "x", layout)
-    pooling = _Pooling.of(batch.sizes, "x", kernel, stride, padding, 1, ceil_mode, count_include_pad)
+    pooling = Pooling.of(batch.sizes, "x", kernel, stride, padding, 1, ceil_mode, count_include_pad)
     y = np.empty(pooling.output.shape(layout), batch.array.dtype)
-    counts, parts = image_counts(batch.sizes, layout), threads.get_num_threads()
+    counts, parts = image_counts(batch.sizes, layout), pooling.threads
     if by_planes(batch.sizes, layout):
         scratch = np.empty((parts, pooling.output.w), y.dtype)
         average_pooling.avg_pool_nchw(y.dtype, parts, batch.array, y, scratch, *counts, *pooling.window)
@@ -298,11 +278,11 @@ def avg_pool2d_backward(
     """
     layout = validate.layout(layout)
     image, single = validate.shape4(x_shape, "x_shape", layout)
-    pooling = _Pooling.of(image, "x_shape", kernel, stride, padding, 1, ceil_mode, count_include_pad)
+    pooling = Pooling.of(image, "x_shape", kernel, stride, padding, 1, ceil_mode, count_include_pad)
     dy = validate.like_output(dy, "dy", layout, None, pooling.output, single)
     validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
     dx = np.empty(image.shape(layout), dy.dtype)
-    parts, planes = threads.get_num_threads(), by_planes(image, layout)
+    parts, planes = pooling.threads, by_planes(image, layout)
     row = (2, pooling.output.w) if planes else (pooling.output.w, image.c)
     scratch = np.empty((parts, *row), dy.dtype)
     run = average_pooling.avg_pool_backward_nchw if planes else average_pooling.avg_pool_backward_nhwc
@@ -334,7 +314,7 @@ def global_avg_pool2d(x: Array, *, layout: str = "NCHW") -> Array:
     layout = validate.layout(layout)
     batch = validate.activation(x, "x", layout)
     y = np.empty(_single_pixel(batch.sizes).shape(layout), batch.array.dtype)
-    parts = threads.get_num_threads()
+    parts = threads_for(batch.array.size)
     if by_planes(batch.sizes, layout):
         run, scratch = global_pooling.global_avg_nchw, np.empty((parts, global_pooling.LANES))
     else:
@@ -370,7 +350,7 @@ def global_avg_pool2d_backward(dy: Array, x_shape: tuple[int, ...], *, layout: s
     dx = np.empty(image.shape(layout), dy.dtype)
     planes = by_planes(image, layout)
     run = global_pooling.global_avg_backward_nchw if planes else global_pooling.global_avg_backward_nhwc
-    run(dy.dtype, threads.get_num_threads(), dy, dx, *pixel_counts(image, layout))
+    run(dy.dtype, threads_for(dx.size), dy, dx, *pixel_counts(image, layout))
     return dx[0] if single else dx
 
 
@@ -402,13 +382,13 @@ def global_max_pool2d(x: Array, *, layout: str = "NCHW") -> tuple[Array, Array]:
     validate.image_with_pixels(sizes, "x")
     y = np.empty(_single_pixel(sizes).shape(layout), batch.array.dtype)
     argmax = np.empty(y.shape, np.uint64)
-    parts, counts = threads.get_num_threads(), pixel_counts(sizes, layout)
+    parts, counts = threads_for(batch.array.size), pixel_counts(sizes, layout)
     if by_planes(sizes, layout):
         scratch = np.empty((parts, global_pooling.LANES), y.dtype)
         global_pooling.global_max_nchw(y.dtype, parts, batch.array, y, argmax, scratch, *counts)
     else:
         global_pooling.global_max_nhwc(y.dtype, parts, batch.array, y, argmax, *counts)
-    return batch.back(y), batch.back(argmax.astype(_offset_dtype(sizes.h * sizes.w)))
+    return batch.back(y), batch.back(argmax.astype(offset_dtype(sizes.h * sizes.w)))
 
 
 def global_max_pool2d_backward(dy: Array, argmax: Array, x_shape: tuple[int, ...], *, layout: str = "NCHW") -> Array:
@@ -437,11 +417,11 @@ def global_max_pool2d_backward(dy: Array, argmax: Array, x_shape: tuple[int, ...
     image, single = validate.shape4(x_shape, "x_shape", layout)
     validate.image_with_pixels(image, "x_shape")
     dy = validate.like_output(dy, "dy", layout, None, _single_pixel(image), single)
-    dtype = _offset_dtype(image.h * image.w)
+    dtype = offset_dtype(image.h * image.w)
     argmax = validate.argmax(argmax, "argmax", layout, dtype, _single_pixel(image), single)
     validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
     dx = np.empty(image.shape(layout), dy.dtype)
-    parts, planes = threads.get_num_threads(), by_planes(image, layout)
+    parts, planes = threads_for(dx.size), by_planes(image, layout)
     bad = np.zeros(parts, np.int64)
     run = global_pooling.global_max_backward_nchw if planes else global_pooling.global_max_backward_nhwc
     run(dy.dtype, parts, dy, argmax.astype(np.uint64), dx, bad, *pixel_counts(image, layout))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -274,10 +275,7 @@ class WinogradCall(NamedTuple):
         """Overwrite `target`."""
         transformed = self.transforming.run(w, b, self.threads)
         strips = workspace.scratch(self.scratch, "strips")
-        stream = workspace.streams(target)
-        winograd.winograd(
-            w.dtype, self.threads, source, transformed, target, self.geometry, self.tables, strips, stream
-        )
+        winograd.winograd(w.dtype, self.threads, source, transformed, target, self.geometry, self.tables, strips)
 
 
 def _geometry(each: WinogradPass, plan: PassPlan, relu: bool) -> tuple[NDArray[Any], Int64, int]:
@@ -317,6 +315,7 @@ def _geometry(each: WinogradPass, plan: PassPlan, relu: bool) -> tuple[NDArray[A
             "target_pitch": each.target.c * size if each.target_in_place else product_tile,
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
             "panel_bytes": each.depth * vectors * VECTOR_BYTES, "weight_pitch": each.weight_pitch, "relu": int(relu),
+            "stream": int(workspace.streams(math.prod(each.target) * size)),
             "a_table": a_table, "c_table": c_table, "inputs_at": inputs_at, "products_at": products_at,
             "target_at": target_at, "patch_at": patch_at, "table_at": table_at, "spare_at": spare_at,
             "scratch": scratch.size,

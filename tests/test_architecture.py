@@ -21,9 +21,9 @@ TREES = {module: ast.parse(path.read_text()) for module, path in SOURCES.items()
 STEPS = (
     ("version",),
     ("kernels",),
-    ("validate", "threads", "shapes", "workspace", "records"),
+    ("validate", "threads", "shapes", "workspace", "records", "signatures"),
     ("problem", "cost", "packing"),
-    ("direct", "planes", "winograd"),
+    ("direct", "planes", "winograd", "pooling"),
     ("winograd_weights",),
     ("plan", "geometry"),
     ("conv", "pool", "columns", "pointwise"),

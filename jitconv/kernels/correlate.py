@@ -16,6 +16,7 @@ from numba import carray
 
 from .jit import inlined, step, worker
 from .layout import gather_rows, scatter_rows
+from .pack import pack_panels
 from .simd import VECTOR_BYTES, copy_bytes, fence, load, load_i64, record_at, store
 from .tile import ADD, RELU, SOME_LANES, STREAM, sweep
 
@@ -37,9 +38,10 @@ FIELDS = (
     "panels", "vectors", "last_vectors", "lanes",
     # the most elements of k in one call of the tile: a part of a tap, or some whole taps
     "k_block",
-    # bytes of a panel of packed weights
-    "panel_bytes",
-    "relu", "unfold",
+    # bytes of a panel of packed weights, and of all
+    "panel_bytes", "packed_bytes",
+    # 1: past the caches, where target is aligned
+    "relu", "stream", "unfold",
     # byte offsets in a thread's scratch, and its size
     "unfolded_at", "target_at", "table_at", "spare_at", "scratch",
 )  # fmt: skip
@@ -189,14 +191,18 @@ def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
 def correlate(like, arguments, thread, threads):
     """Overwrite `target` (n, f, oh, ow) or (n, oh, ow, f) with the sums of taps of `source`.
 
-    Arguments: source, packed (made by `pack`), target, geometry, tables, scratch of `threads` times the geometry's
-    scratch bytes, and whether target, then aligned, is written past the caches.
+    Arguments: source, w, b, target, scratch, the record and the table of `pack`, geometry, tables. Scratch holds the
+    packed weights and then, for each thread, the geometry's scratch bytes. One thread packs the weights itself;
+    several find them packed.
     """
-    source, packed, target, geometry, tables, scratch, stream = carray(arguments, 7)
+    source, w, b, target, scratch, packing, offsets, geometry, tables = carray(arguments, 9)
     g = _geometry(geometry)
+    if threads == 1:
+        pack_panels(w, b, packing, offsets, scratch, 0, 1, carray(like, 1))
+    stream = g.stream != 0 and target % VECTOR_BYTES == 0
     units = (g.n + g.images - 1) // g.images * g.row_strips * g.parts
-    own = scratch + thread * g.scratch
+    own = scratch + g.packed_bytes + thread * g.scratch
     for unit in range(thread * units // threads, (thread + 1) * units // threads):
-        _strip(source, packed, target, g, tables, own, stream, unit, carray(like, 1))
+        _strip(source, scratch, target, g, tables, own, stream, unit, carray(like, 1))
     if stream:
         fence()

@@ -11,7 +11,7 @@ from numba import carray
 
 from .jit import step, worker
 from .layout import transpose_rows
-from .simd import copy_bytes, record_at, zero_bytes
+from .simd import VECTOR_BYTES, copy_bytes, record_at, zero_bytes
 
 FIELDS = (
     # 1 when the lanes are w's second axis (backward-data), 0 when they are its first (forward)
@@ -26,7 +26,7 @@ _packing = record_at(PACKING)
 
 
 @step
-def _panel(w, b, has_bias, g, offsets, packed, index, like):
+def _panel(w, b, g, offsets, packed, index, like):
     """Pack one panel and its bias.  `offsets`: bytes in the panel of each (k, tap) or, swapped, of each tap."""
     size = like.itemsize
     group, panel = index // g.panels, index % g.panels
@@ -41,11 +41,18 @@ def _panel(w, b, has_bias, g, offsets, packed, index, like):
         zero_bytes(target, g.panel_bytes)
     row = biases + index * g.lanes * size
     zero_bytes(row, g.lanes * size)
-    if has_bias:
-        copy_bytes(row, b + (group * outputs + first) * size, count * size)
+    copy_bytes(row, b + (group * outputs + first) * size, count * size)
     if not g.swapped:
-        pitch = g.group_c * g.area * size
-        transpose_rows(source + first * pitch, pitch, count, g.group_c * g.area, target, offsets, end, like)
+        pitch, columns = g.group_c * g.area * size, g.group_c * g.area
+        source += first * pitch
+        vector = VECTOR_BYTES // size
+        whole = count
+        if count > vector and count % vector and columns >= vector:
+            # What is left over, a vector that overlaps the one before: element by element 120 channels take 3 us more.
+            whole = count // vector * vector
+            left = count - vector
+            transpose_rows(source + left * pitch, pitch, vector, columns, target + left * size, offsets, end, like)
+        transpose_rows(source, pitch, whole, columns, target, offsets, end, like)
         return
     for f in range(g.group_f):
         begin = source + (f * g.group_c + first) * g.area * size
@@ -56,16 +63,22 @@ def _panel(w, b, has_bias, g, offsets, packed, index, like):
             transpose_rows(begin, g.area * size, count, g.area, to, offsets, end, like)
 
 
+@step
+def pack_panels(w, b, packing, offsets, packed, thread, threads, like):
+    """Do a thread's share of `pack`; `like` is an array of the dtype."""
+    g = _packing(packing)
+    panels = g.groups * g.panels
+    if thread == 0:
+        zero_bytes(packed, g.lanes * like.itemsize)
+    for index in range(thread * panels // threads, (thread + 1) * panels // threads):
+        _panel(w, b, g, offsets, packed, index, like)
+
+
 @worker
 def pack(like, arguments, thread, threads):
     """Overwrite `packed` with w (F, C/groups, KH, KW) and b (F,).
 
-    Arguments: w, b, whether there is a bias, the record `PACKING`, the table of offsets, packed.
+    Arguments: w, b, packed, the record `PACKING`, the table of offsets.
     """
-    w, b, has_bias, packing, offsets, packed = carray(arguments, 6)
-    g = _packing(packing)
-    panels = g.groups * g.panels
-    if thread == 0:
-        zero_bytes(packed, g.lanes * carray(like, 1).itemsize)
-    for index in range(thread * panels // threads, (thread + 1) * panels // threads):
-        _panel(w, b, has_bias, g, offsets, packed, index, carray(like, 1))
+    w, b, packed, packing, offsets = carray(arguments, 5)
+    pack_panels(w, b, packing, offsets, packed, thread, threads, carray(like, 1))

@@ -34,7 +34,8 @@ FIELDS = (
     "a_taps", "b_taps", "a_table", "c_table",
     # bytes before the panels of packed weights: the zeros; and the biases
     "biases_at", "panels_at",
-    "relu", "spare_at", "scratch",
+    # 1: past the caches, where target is aligned
+    "relu", "stream", "spare_at", "scratch",
 )  # fmt: skip
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 _geometry = record_at(GEOMETRY)
@@ -84,11 +85,12 @@ def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
 def planes(like, arguments, thread, threads):
     """Overwrite `target` (n, f, oh, ow) with the sums of taps of `source` (n, c, h, w).
 
-    Arguments: source, packed (made by `pack`), target, geometry, tables, scratch of `threads` times the geometry's
-    scratch bytes, and whether target is written past the caches where it is aligned; its planes are then, too.
+    Arguments: source, packed (made by `pack`), target, geometry, tables, and scratch of `threads` times the geometry's
+    scratch bytes.
     """
-    source, packed, target, geometry, tables, scratch, stream = carray(arguments, 7)
+    source, packed, target, geometry, tables, scratch = carray(arguments, 6)
     g = _geometry(geometry)
+    stream = g.stream != 0
     units = g.n * g.row_strips * g.parts
     own = scratch + thread * g.scratch
     for unit in range(thread * units // threads, (thread + 1) * units // threads):

@@ -42,7 +42,8 @@ FIELDS = (
     # panels of F, vectors in each and in the last, lanes of a panel; bytes of weights, from panel to panel and point to
     # point
     "panels", "vectors", "last_vectors", "lanes", "panel_bytes", "weight_pitch",
-    "relu",
+    # 1: past the caches, where target is aligned
+    "relu", "stream",
     # offsets in bytes: of tile rows of A, rows of C
     "a_table", "c_table",
     "inputs_at", "products_at", "target_at", "patch_at", "table_at", "spare_at", "scratch",
@@ -227,11 +228,12 @@ def _strip(source, transformed, target, g, tables, scratch, stream, unit, like):
 def winograd(like, arguments, thread, threads):
     """Overwrite `target` (n, f, oh, ow) or (n, oh, ow, f) with the convolution of `source`.
 
-    Arguments: source, transformed (made by `transform_weights`), target, geometry, tables, scratch of `threads` times
-    the geometry's scratch bytes, and whether target, then aligned, is written past the caches.
+    Arguments: source, transformed (made by `transform_weights`), target, geometry, tables, and scratch of `threads`
+    times the geometry's scratch bytes.
     """
-    source, transformed, target, geometry, tables, scratch, stream = carray(arguments, 7)
+    source, transformed, target, geometry, tables, scratch = carray(arguments, 6)
     g = _geometry(geometry)
+    stream = g.stream != 0 and target % VECTOR_BYTES == 0
     units = (g.n + g.images - 1) // g.images * g.row_strips * g.parts
     own = scratch + thread * g.scratch
     for unit in range(thread * units // threads, (thread + 1) * units // threads):

@@ -1,0 +1,79 @@
+"""A pooling whose arguments have been checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import cost, shapes, validate
+from .kernels.windows import Window
+from .shapes import Activation
+
+Size = int | tuple[int, int]
+PaddingSizes = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+def offset_dtype(positions: int) -> np.dtype[Any]:
+    """Return the smallest unsigned integer that numbers so many positions."""
+    return np.min_scalar_type(positions - 1)
+
+
+class Pooling(NamedTuple):
+    """The window of a pooling and the sizes of its result."""
+
+    window: Window
+    output: Activation
+
+    @classmethod
+    def of(
+        cls,
+        image: Activation,
+        name: str,
+        kernel: Size,
+        stride: Size | None,
+        padding: PaddingSizes,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> Pooling:
+        kernel = validate.pair(kernel, "kernel")
+        stride = kernel if stride is None else validate.pair(stride, "stride")
+        dilation = validate.pair(dilation, "dilation")
+        sides = validate.pool_padding(padding, kernel, stride, dilation)
+        ceil_mode = validate.boolean(ceil_mode, "ceil_mode")
+        count_include_pad = validate.boolean(count_include_pad, "count_include_pad")
+        validate.image_with_pixels(image, name)
+        sizes = (
+            shapes.pool_output_size(*axis, ceil_mode)
+            for axis in zip((image.h, image.w), kernel, stride, sides, dilation, strict=True)
+        )
+        output = Activation(image.n, image.c, *sizes)
+        validate.output_sizes_positive(output, image, kernel, sides, dilation)
+        window = Window.of((image.h, image.w), (output.h, output.w), kernel, stride, sides, dilation, count_include_pad)
+        return cls(window, output)
+
+    @property
+    def argmax_dtype(self) -> np.dtype[Any]:
+        return offset_dtype(self.window.kh * self.window.kw)
+
+    @property
+    def kernel_dtype(self) -> np.dtype[Any]:
+        """The dtype of argmax in the kernels: one for common windows and one for all others."""
+        return np.dtype(np.uint8 if self.argmax_dtype == np.uint8 else np.uint64)
+
+    @property
+    def taps(self) -> int:
+        """Pixels of all windows, about one cycle each."""
+        return math.prod(self.output) * self.window.kh * self.window.kw
+
+    @property
+    def small(self) -> bool:
+        """Whether one thread does it, whatever their number is."""
+        return self.taps <= cost.SMALL
+
+    @property
+    def threads(self) -> int:
+        """The threads that share it."""
+        return cost.threads_for(self.taps)
