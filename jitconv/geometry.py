@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import workspace
+from . import depthwise, workspace
 from .cost import PassPlan
+from .depthwise import DepthwiseWeightsCall, Sums, SumsCall
 from .kernels import correlate, weights
 from .kernels.jit import Bound
 from .kernels.layout import GATHER_TABLE_BYTES
@@ -159,7 +160,8 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
             "target_pitch": row_bytes,
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
             "k_block": max(1, BLOCK_BYTES // row_bytes) if each.blocked else each.panel_bytes,
-            "panel_bytes": each.panel_bytes, "packed_bytes": packed_bytes, "relu": int(relu), "stream": int(_streams(each)),
+            "panel_bytes": each.panel_bytes, "packed_bytes": packed_bytes, "relu": int(relu),
+            "stream": int(_streams(each)),
             "unfold": int(unfold),
             "unfolded_at": unfolded_at, "target_at": target_at, "table_at": table_at, "spare_at": spare_at,
             "scratch": scratch.size,
@@ -258,7 +260,7 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
     return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, squares, plan.threads)
 
 
-PassCall = CorrelateCall | PlanesCall | WinogradCall
+PassCall = CorrelateCall | PlanesCall | SumsCall | WinogradCall
 
 
 @functools.lru_cache(maxsize=256)
@@ -267,6 +269,8 @@ def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> 
     plan = plan_forward(p, algorithm, n_threads)
     if form := form_of(p, plan.algorithm):
         return WinogradCall.of(WinogradPass.forward(p, form), p, plan, relu)
+    if depthwise.runs(p, plan.algorithm):
+        return SumsCall.of(Sums.forward(p), plan, relu)
     each = Correlation.forward(p, plan.borders)
     alike = Planes.of(each) if plan.planes else None
     return planes_call(alike, p, False, plan, relu) if alike else _correlate_call(each, p, False, plan, relu)
@@ -280,6 +284,8 @@ def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> PassCa
     tiles = WinogradPass.backward_data(p, form) if form else None
     if tiles:
         return WinogradCall.of(tiles, p, plan, False)
+    if depthwise.runs(p, plan.algorithm):
+        return SumsCall.of(Sums.backward_data(p), plan, False)
     each = Correlation.backward_data(p, plan.borders)
     alike = Planes.of(each) if plan.planes else None
     return planes_call(alike, p, True, plan, False) if alike else _correlate_call(each, p, True, plan, False)
@@ -288,9 +294,11 @@ def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> PassCa
 @functools.lru_cache(maxsize=256)
 def backward_weights_call(
     p: ConvProblem, algorithm: str, n_threads: int, bias: bool
-) -> WeightsCall | WinogradWeightsCall:
+) -> WeightsCall | DepthwiseWeightsCall | WinogradWeightsCall:
     """Return backward-weights, ready to run."""
     plan = plan_backward_weights(p, algorithm, n_threads)
     if form := form_of(p, plan.algorithm):
         return WinogradWeightsCall.of(WinogradWeights(p, form), plan, bias)
+    if depthwise.runs(p, plan.algorithm):
+        return DepthwiseWeightsCall.of(p, plan, bias)
     return _weights_call(p, plan, bias)

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from . import direct, planes, validate, winograd, winograd_weights
+from . import depthwise, direct, planes, validate, winograd, winograd_weights
 from .cost import NOMINAL_THREADS, SMALL, PassPlan
 from .kernels.transforms import Form
 from .problem import ConvProblem, Correlation, WeightGradient
@@ -100,7 +100,10 @@ def _choose(algorithm: str, plans: Callable[[int, str], Costed | None], n_thread
 
 
 def _correlation_plans(
-    make: Callable[[bool], Correlation], pass_of: Callable[[Form], WinogradPass | None], problem: ConvProblem
+    make: Callable[[bool], Correlation],
+    pass_of: Callable[[Form], WinogradPass | None],
+    problem: ConvProblem,
+    sums: depthwise.Sums | None,
 ) -> Callable[[int, str], Costed | None]:
     """Return the plans of forward or backward-data, for `_choose`."""
 
@@ -112,6 +115,8 @@ def _correlation_plans(
         return direct.plan_correlation(make, "direct", count)
 
     def plans(count: int, name: str) -> Costed | None:
+        if sums:
+            return depthwise.plan_sums(sums, count)
         if name == "direct":
             return direct_plan(count)
         if name not in winograd.ALGORITHMS:
@@ -127,7 +132,8 @@ def _correlation_plans(
 def plan_forward(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the forward pass; `algorithm` has been through `resolve`."""
     make = functools.partial(Correlation.forward, problem)
-    plans = _correlation_plans(make, functools.partial(WinogradPass.forward, problem), problem)
+    sums = depthwise.Sums.forward(problem) if depthwise.runs(problem, algorithm) else None
+    plans = _correlation_plans(make, functools.partial(WinogradPass.forward, problem), problem, sums)
     return _choose(algorithm, plans, n_threads)
 
 
@@ -148,7 +154,8 @@ def settled_forward(p: ConvProblem, algorithm: str) -> str | None:
 def plan_backward_data(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the gradient of the input; `algorithm` has been through `resolve`."""
     make = functools.partial(Correlation.backward_data, problem)
-    plans = _correlation_plans(make, functools.partial(WinogradPass.backward_data, problem), problem)
+    sums = depthwise.Sums.backward_data(problem) if depthwise.runs(problem, algorithm) else None
+    plans = _correlation_plans(make, functools.partial(WinogradPass.backward_data, problem), problem, sums)
     return _choose(algorithm, plans, n_threads)
 
 
@@ -157,6 +164,8 @@ def plan_backward_weights(problem: ConvProblem, algorithm: str, n_threads: int) 
     """Return the plan of the gradient of the weights; `algorithm` has been through `resolve`."""
 
     def plans(count: int, name: str) -> Costed | None:
+        if depthwise.runs(problem, name):
+            return depthwise.plan_weights(problem, count)
         if name not in winograd.ALGORITHMS:
             return direct.plan_weights(WeightGradient(problem, name == "im2col"), count)
         form = winograd.form_of(problem, name)

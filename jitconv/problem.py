@@ -75,7 +75,7 @@ def cut_panels(channels: int, lanes: int) -> tuple[int, int, int]:
     return panels, each, vectors - (panels - 1) * each
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """Phases along one axis: so many target pixels from `offset`, and the (source pixel, tap) that reach the first."""
 
     offset: int
@@ -83,23 +83,24 @@ class _Line(NamedTuple):
     taps: tuple[Pair, ...]
 
 
-def _forward_lines(length: int, kernel: int, before: int, dilation: int) -> list[_Line]:
-    return [_Line(0, length, tuple((tap * dilation - before, tap) for tap in range(kernel)))]
+def forward_lines(length: int, kernel: int, before: int, dilation: int) -> list[Line]:
+    """One line: pixel i of y gets x's pixel i * stride + tap * dilation - before."""
+    return [Line(0, length, tuple((tap * dilation - before, tap) for tap in range(kernel)))]
 
 
-def _backward_lines(length: int, kernel: int, stride: int, before: int, dilation: int) -> list[_Line]:
+def backward_lines(length: int, kernel: int, stride: int, before: int, dilation: int) -> list[Line]:
     """One line for each residue of the stride: pixel i of x gets dy's pixel (i + before - tap * dilation) / stride."""
     lines = []
     for offset in range(min(stride, length)):
         shifts = [(offset + before - tap * dilation, tap) for tap in range(kernel)]
         taps = sorted((shift // stride, tap) for shift, tap in shifts if shift % stride == 0)
-        lines.append(_Line(offset, -((offset - length) // stride), tuple(taps)))
+        lines.append(Line(offset, -((offset - length) // stride), tuple(taps)))
     return lines
 
 
-def _split(line: _Line, size: int, in_stride: int, out_stride: int) -> list[_Line]:
+def _split(line: Line, size: int, in_stride: int, out_stride: int) -> list[Line]:
     """Cut a line where a tap enters or leaves the source, so that each piece has only taps inside it."""
-    pieces: list[_Line] = []
+    pieces: list[Line] = []
     last: tuple[Pair, ...] | None = None
     for i in range(line.pixels):
         inside = tuple(tap for tap in line.taps if 0 <= i * in_stride + tap[0] < size)
@@ -107,7 +108,7 @@ def _split(line: _Line, size: int, in_stride: int, out_stride: int) -> list[_Lin
             pieces[-1] = pieces[-1]._replace(pixels=pieces[-1].pixels + 1)
         else:
             moved = tuple((source + i * in_stride, tap) for source, tap in inside)
-            pieces.append(_Line(line.offset + i * out_stride, 1, moved))
+            pieces.append(Line(line.offset + i * out_stride, 1, moved))
         last = inside
     return pieces
 
@@ -135,8 +136,8 @@ class Correlation:
     def forward(cls, p: ConvProblem, split: bool) -> Correlation:
         """Return the forward pass."""
         lines = (
-            _forward_lines(p.output.h, p.kernel[0], p.padding[0][0], p.dilation[0]),
-            _forward_lines(p.output.w, p.kernel[1], p.padding[1][0], p.dilation[1]),
+            forward_lines(p.output.h, p.kernel[0], p.padding[0][0], p.dilation[0]),
+            forward_lines(p.output.w, p.kernel[1], p.padding[1][0], p.dilation[1]),
         )
         return cls._of(p, Activation(p.n, p.c, p.h, p.w), p.output, p.stride, (1, 1), lines, split)
 
@@ -144,8 +145,8 @@ class Correlation:
     def backward_data(cls, p: ConvProblem, split: bool) -> Correlation:
         """Return the gradient of the input, which is also the transposed convolution."""
         lines = (
-            _backward_lines(p.h, p.kernel[0], p.stride[0], p.padding[0][0], p.dilation[0]),
-            _backward_lines(p.w, p.kernel[1], p.stride[1], p.padding[1][0], p.dilation[1]),
+            backward_lines(p.h, p.kernel[0], p.stride[0], p.padding[0][0], p.dilation[0]),
+            backward_lines(p.w, p.kernel[1], p.stride[1], p.padding[1][0], p.dilation[1]),
         )
         return cls._of(p, p.output, Activation(p.n, p.c, p.h, p.w), (1, 1), p.stride, lines, split)
 
@@ -157,7 +158,7 @@ class Correlation:
         target: Activation,
         in_stride: Pair,
         out_stride: Pair,
-        lines: tuple[list[_Line], list[_Line]],
+        lines: tuple[list[Line], list[Line]],
         split: bool,
     ) -> Correlation:
         phases, order, start = [], {}, 0

@@ -23,7 +23,7 @@ STEPS = (
     ("kernels",),
     ("validate", "threads", "shapes", "workspace", "records", "signatures"),
     ("problem", "cost", "packing"),
-    ("direct", "planes", "winograd", "pooling"),
+    ("direct", "depthwise", "planes", "winograd", "pooling"),
     ("winograd_weights",),
     ("plan", "geometry"),
     ("conv", "pool", "columns", "pointwise"),

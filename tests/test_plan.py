@@ -70,6 +70,16 @@ def test_a_plan_is_made_for_every_case(case):
         assert getattr(chosen, name).workspace >= 0
 
 
+@pytest.mark.parametrize("algorithm", ["auto", "direct"])
+def test_depthwise_has_kernels_of_its_own(algorithm, layout):
+    shape = (2, 33, 9, 8) if layout == "NCHW" else (2, 9, 8, 33)
+    chosen = jitconv.plan_conv2d(shape, (33, 1, 3, 3), groups=33, layout=layout, algorithm=algorithm)
+    for name in PASSES:
+        assert getattr(chosen, name).algorithm == "direct"
+        assert "depthwise" in getattr(chosen, name).reason
+    assert "depthwise" not in jitconv.plan_conv2d((2, 33, 9, 8), (66, 1, 3, 3), groups=33).forward.reason
+
+
 def test_a_plan_follows_the_number_of_threads():
     with jitconv.num_threads(1):
         one = jitconv.plan_conv2d(*SHAPES)

@@ -89,20 +89,6 @@ class Vector:
         done = self.builder.store(value, cast, align=self.bytes)
         done.set_metadata("nontemporal", self.builder.module.add_metadata([ir.Constant(I32, 1)]))
 
-    def store_some(self, value, pointer, lanes):
-        """Store the first `lanes` lanes, an int64."""
-        name = f"llvm.masked.store.v{self.lanes}f{8 * self.itemsize}.p0"
-        bits = ir.VectorType(I1, self.lanes)
-        signature = ir.FunctionType(ir.VoidType(), [self.type, self.type.as_pointer(), I32, bits])
-        function = cgutils.get_or_insert_function(self.builder.module, signature, name)
-        counts = ir.VectorType(I32, self.lanes)
-        undefined, count = ir.Constant(counts, ir.Undefined), self.builder.trunc(lanes, I32)
-        first = self.builder.insert_element(undefined, count, ir.Constant(I32, 0))
-        every = self.builder.shuffle_vector(first, undefined, ir.Constant(counts, [0] * self.lanes))
-        mask = self.builder.icmp_signed("<", ir.Constant(counts, list(range(self.lanes))), every)
-        cast = self.builder.bitcast(pointer, self.type.as_pointer())
-        self.builder.call(function, [value, cast, ir.Constant(I32, self.itemsize), mask])
-
     def broadcast(self, pointer):
         """Load one element into every lane."""
         undefined = ir.Constant(self.type, ir.Undefined)
@@ -118,6 +104,35 @@ class Vector:
     def relu(self, x):
         """Return x where it is not below zero: NaN stays NaN."""
         return self.builder.select(self.builder.fcmp_ordered("<", x, self.zero), self.zero, x)
+
+    def lanes_between(self, first, past):
+        """Return the mask of the lanes from `first` to `past`, which may lie outside the vector."""
+        kind = ir.VectorType(I64, self.lanes)
+        place = ir.Constant(kind, list(range(self.lanes)))
+        wanted = [self._splat(value, kind) for value in (first, past)]
+        after = self.builder.icmp_signed(">=", place, wanted[0])
+        return self.builder.and_(after, self.builder.icmp_signed("<", place, wanted[1]))
+
+    def _splat(self, value, kind):
+        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
+        lanes = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
+        return self.builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), lanes)
+
+    def _masked(self, name, result, arguments):
+        kind = f"v{self.lanes}f{8 * self.itemsize}"
+        signature = ir.FunctionType(result, [argument.type for argument in arguments])
+        function = cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.masked.{name}.{kind}.p0")
+        return self.builder.call(function, arguments)
+
+    def load_masked(self, pointer, mask):
+        """Load the lanes of the mask, zero elsewhere; no byte of another lane is touched."""
+        cast = self.builder.bitcast(pointer, self.type.as_pointer())
+        return self._masked("load", self.type, [cast, ir.Constant(I32, self.itemsize), mask, self.zero])
+
+    def store_masked(self, value, pointer, mask):
+        """Store the lanes of the mask; no byte of another lane is touched."""
+        cast = self.builder.bitcast(pointer, self.type.as_pointer())
+        self._masked("store", ir.VoidType(), [value, cast, ir.Constant(I32, self.itemsize), mask])
 
     def interleave(self, x, y, half):
         """Return the lanes of the lower or upper half of x and y, alternating."""
@@ -140,12 +155,11 @@ def copy_bytes(typingctx, target, source, count):
     return types.void(types.intp, types.intp, types.intp), codegen
 
 
-def emit_prefetch(builder, pointer):
-    """Emit the fetch of a line to L2."""
+def emit_prefetch(builder, pointer, near=2):
+    """Emit the fetch of the line at an address, which may be any: to L2, with 3 to L1."""
     signature = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
-    read, near, data = (ir.Constant(I32, value) for value in (0, 2, 1))
-    builder.call(function, [pointer, read, near, data])
+    builder.call(function, [pointer, *(ir.Constant(I32, value) for value in (0, near, 1))])
 
 
 @intrinsic

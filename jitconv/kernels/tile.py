@@ -141,8 +141,9 @@ def _emit(builder, vector, mr, nv, end, args):
                     for m in range(mr):
                         vector.store(stored[m][nv - 1], at(builder, outputs[m], last))
                 with partial:
+                    mask = vector.lanes_between(i64(0), lanes)
                     for m in range(mr):
-                        vector.store_some(stored[m][nv - 1], at(builder, outputs[m], last), lanes)
+                        vector.store_masked(stored[m][nv - 1], at(builder, outputs[m], last), mask)
     builder.branch(end)
 
 
