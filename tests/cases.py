@@ -173,6 +173,7 @@ GEOMETRY = [
     ConvCase("depthwise", 2, 20, 7, 8, 20, padding=1, groups=20),
     ConvCase("depthwise, strided, dilated", 2, 33, 12, 11, 33, stride=2, padding=2, dilation=2, groups=33),
     ConvCase("depthwise, stride 2", 3, 19, 15, 17, 19, stride=2, padding=1, groups=19),
+    ConvCase("depthwise, no padding", 2, 19, 8, 17, 19, stride=2, groups=19),
     ConvCase("depthwise 5x5", 2, 16, 13, 30, 16, (5, 5), padding=2, groups=16),
     ConvCase("depthwise 5x5, stride 2", 1, 35, 12, 31, 35, (5, 5), stride=2, padding=2, groups=35),
     ConvCase("depthwise, uneven", 2, 18, 9, 8, 18, (4, 2), (3, 1), ((2, 0), (1, 3)), (1, 2), groups=18),
@@ -292,7 +293,10 @@ def _one_or_two(values: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
 
 
 def _drawn_groups_and_channels(draw: st.DrawFn) -> tuple[int, int, int]:
-    groups = draw(st.sampled_from((1, 1, 1, 2, 3, 8)))
+    groups = draw(st.sampled_from((1, 1, 1, 2, 3, 8, 0)))
+    if groups == 0:  # depthwise
+        groups = draw(st.integers(1, 70))
+        return groups, groups, groups
     return groups, groups * draw(st.integers(1, 36 // groups)), groups * draw(st.integers(1, 70 // groups))
 
 

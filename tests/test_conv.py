@@ -140,7 +140,9 @@ def test_relu_keeps_nan(algorithm, dtype, layout, rng):
 @each_algorithm
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
-    "case", named("odd sizes", "1x1 kernel stride 2", "groups 3, stride 2", "dilation", "28x28"), ids=str
+    "case",
+    named("odd sizes", "1x1 kernel stride 2", "groups 3, stride 2", "dilation", "28x28", "depthwise, stride 2"),
+    ids=str,
 )
 def test_nan_and_inf_reach_their_windows_and_no_others(case, value, algorithm, dtype, layout, rng):
     x, w, b = case.arrays(rng, dtype)

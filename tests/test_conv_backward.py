@@ -177,7 +177,7 @@ def test_agrees_with_numerical_gradients(case, algorithm, layout, rng):
 @pytest.mark.parametrize("spoiled", ["dy", "x"])
 @pytest.mark.parametrize(
     "case",
-    named("3x3", "1x1 kernel stride 2", "groups 3, stride 2", "stride larger than the kernel"),
+    named("3x3", "1x1 kernel stride 2", "groups 3, stride 2", "stride larger than the kernel", "depthwise, no padding"),
     ids=str,
 )
 def test_nan_and_inf_reach_their_windows_and_no_others(case, spoiled, value, algorithm, dtype, layout, rng):
