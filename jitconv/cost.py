@@ -16,13 +16,15 @@ SUMS_BYTES = 8 * 1024 * 1024
 UNITS = 16
 # Whatever decides over the order of summation is decided for this many threads, whatever their number is.
 NOMINAL_THREADS = 4
-# The cost model, in cycles: one vector FMA is 1. The constants are estimates, not yet fitted to measurements.
+# The cost model, in cycles of one thread: one vector FMA is 1. asv_benchmarks/plan_choice.py holds what is chosen by it
+# against the other choices.
 GATHER_BYTES = 12.0  # bytes moved to or from scratch in a cycle
 FAR_BYTES = 8.0  # bytes read in a cycle from beyond L2
 NEAR_BYTES = 16.0  # bytes streamed in order from L2 or L3 in a cycle, beside the arithmetic
 CALL = 40.0  # one call of the tile
 LINE = 10.0  # one more tap in it
 UNIT = 2000.0  # one unit
+STAGE = 10_000.0  # one more kernel in a call: 3 us
 # Winograd, fitted to its strips on 3x3, 5x5 and strided layers, one thread: scratch that is written and read stays
 # in L2 up to the first size and in L3 up to the second, and costs so many cycles a byte beyond each; transformed
 # weights stream in beside the arithmetic, so many bytes a cycle.
@@ -81,6 +83,16 @@ class PassPlan:
             f"{self.algorithm}, tile {self.tile}, strips of {strip}, {self.units} units on {self.threads} threads, "
             f"{self.workspace / 1024:.0f} KiB of scratch; {self.reason}"
         )
+
+
+def array_cycles(source: int, target: int) -> float:
+    """Return the cycles of reading a source and writing a target of so many bytes, from and to L3 or memory."""
+    return 0.1 * source + 0.2 * target
+
+
+def packed_cycles(size: int) -> float:
+    """Return the cycles of bringing weights into an order of so many bytes, all threads together."""
+    return size / 16 + max(0, size - SCRATCH_STEPS[0][0]) * SCRATCH_STEPS[0][1]
 
 
 def scratch_cycles(size: int) -> float:

@@ -16,6 +16,8 @@ from .cost import (
     UNIT,
     UNITS,
     PassPlan,
+    array_cycles,
+    packed_cycles,
     strips,
 )
 from .kernels.simd import VECTOR_BYTES
@@ -52,7 +54,10 @@ def _correlation_cost(each: Correlation, unfold: bool, images: int, rows: int, p
     far = weights / FAR_BYTES if weights > STRIP_BYTES else 0.0
     if resident > STRIP_BYTES:
         fma *= 1.0 + 0.3 * min(resident / STRIP_BYTES - 1.0, 1.0)
-    return -(-units // n_threads) * (fma + calls + moved / GATHER_BYTES + far + UNIT)
+    work = fma + calls + moved / GATHER_BYTES + far + UNIT
+    shared = packed_cycles(total_panels * each.panel_bytes)
+    shared += array_cycles(*(math.prod(a) * each.itemsize for a in (each.source, each.target)))
+    return -(-units // n_threads) * work + shared / n_threads
 
 
 # More phases than this are not worth the look: their pieces are small.
@@ -193,4 +198,6 @@ def plan_weights(each: WeightGradient, n_threads: int) -> tuple[float, PassPlan]
         workspace=used * scratch + chunks * each.sums_bytes(block_c),
         reason=_reason("im2col" if unfold else "direct", each.x_in_place, False),
     )
-    return total / used, plan
+    shared = packed_cycles(2 * chunks * each.sums_bytes(block_c))
+    shared += array_cycles((math.prod(out) + p.n * p.c * p.h * p.w) * p.itemsize, 0)
+    return (total + shared) / used, plan

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import workspace
-from .cost import CALL, GATHER_BYTES, LINE, UNIT, PassPlan
+from .cost import CALL, GATHER_BYTES, LINE, UNIT, PassPlan, array_cycles, packed_cycles
 from .kernels import planes
 from .kernels.simd import VECTOR_BYTES
 from .kernels.tile import MAX_VECTORS, SPARE_BYTES, TILE_ROWS
@@ -112,7 +113,9 @@ def plan_planes(each: Planes, n_threads: int) -> tuple[float, PassPlan]:
             work += tiles * (TILE_ROWS[vectors - 1] * vectors * k + calls)
         moved = 0 if each.in_place else it.depth * each.plane_pitch(rows) / GATHER_BYTES
         units = it.source.n * -(-height // rows) * parts
-        return -(-units // n_threads) * (rows * work + moved + UNIT)
+        shared = packed_cycles(it.panels[0] * it.panel_bytes)
+        shared += array_cycles(*(math.prod(a) * it.itemsize for a in (it.source, it.target)))
+        return -(-units // n_threads) * (rows * work + moved + UNIT) + shared / n_threads
 
     heights = {-(-height // strips) for strips in range(1, height + 1)}
     if not each.in_place:

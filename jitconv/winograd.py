@@ -14,7 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import workspace
-from .cost import CALL, GATHER_BYTES, STREAM_BYTES, UNIT, PassPlan, scratch_cycles, strips
+from .cost import (
+    CALL,
+    GATHER_BYTES,
+    STAGE,
+    STREAM_BYTES,
+    UNIT,
+    PassPlan,
+    array_cycles,
+    packed_cycles,
+    scratch_cycles,
+    strips,
+)
 from .kernels import transforms, winograd
 from .kernels.layout import GATHER_TABLE_BYTES
 from .kernels.simd import VECTOR_BYTES
@@ -47,10 +58,10 @@ def form_of(p: ConvProblem, name: str) -> Form | None:
 def transform_cycles(form: Form) -> tuple[float, float]:
     """Return the cycles of the transforms of one tile and one vector of channels: of inputs, of products.
 
-    Two cycles for each vector that is stored and as many again for the arithmetic: F(4x4, 3x3) measures 142 for its
-    36 inputs and 106 for its 36 products and 16 pixels, in cache.
+    F(4x4, 3x3) takes 142 for its 36 inputs and 106 for its 36 products and 16 pixels with both in L1, half as much
+    again with the points in L2.
     """
-    return 4.0 * form.points**2, 2.0 * form.points**2 + 2.0 * form.outputs**2
+    return 6.0 * form.points**2, 4.0 * form.points**2 + 2.0 * form.outputs**2
 
 
 def odd_lines(size: int) -> int:
@@ -186,13 +197,16 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
         own = each.most_vectors(parts)
         height = -(-tiles // mr) * mr
         fma = each.points * height * each.depth * own
-        calls = each.points * (height // mr) * (own / vectors) * CALL
+        calls = each.points * (height // mr) * (own / vectors) * (CALL + 2 * mr * vectors)
         change = tiles * (vectors_of(each.source.c, each.itemsize) * inputs + own * outputs)
         moved = images * (each.source_bytes(rows) + each.target_bytes(rows, parts))
         block = each.points * (each.input_pitch(tiles) + each.product_pitch(tiles, parts))
         far = scratch_cycles(block) + weights / parts / STREAM_BYTES
         units = -(-each.source.n // images) * -(-each.tile_rows // rows) * parts
-        return -(-units // n_threads) * (fma + calls + change + moved / GATHER_BYTES + far + UNIT)
+        work = fma + calls + change + moved / GATHER_BYTES + far + UNIT
+        shared = packed_cycles(weights)
+        shared += array_cycles(*(math.prod(a) * each.itemsize for a in (each.source, each.target)))
+        return -(-units // n_threads) * work + shared / n_threads + STAGE
 
     ranges = sorted({min(panels, part) for part in (1, 2, n_threads)})
     cuts = [(images, rows, parts) for images, rows in strips(each.source.n, each.tile_rows) for parts in ranges]
@@ -236,14 +250,15 @@ class Transforming(NamedTuple):
         area = taps * taps
         row = vectors * VECTOR_BYTES
         order = np.arange(area)[:: -1 if each.swapped else 1]
-        scratch = each.lanes * area * VECTOR_BYTES
+        scratch = vectors * each.lanes * area * VECTOR_BYTES
+        size = (1 + panels) * row + each.points * each.weight_pitch
         values = {
             "f": p.f, "c": p.c, "taps": taps, "area": area, "swapped": int(each.swapped), "form": each.form.number,
             "line": each.form.points, "panels": panels, "vectors": vectors, "lanes": vectors * each.lanes,
-            "point_pitch": each.weight_pitch, "scratch": scratch,
+            "point_pitch": each.weight_pitch,
+            "stream": int(workspace.streams(size)), "scratch": scratch,
         }  # fmt: skip
         offsets = np.add.outer(np.arange(each.lanes) * area, order).ravel() * VECTOR_BYTES
-        size = (1 + panels) * row + each.points * each.weight_pitch
         return cls(record(winograd.WEIGHTS, values), offsets, size, scratch)
 
     def run(self, w: Array, b: Array | None, threads: int) -> Array:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import workspace
-from .cost import CALL, FAR_BYTES, GATHER_BYTES, NEAR_BYTES, SUMS_BYTES, UNIT, UNITS, PassPlan, strips
+from .cost import (
+    CALL,
+    FAR_BYTES,
+    GATHER_BYTES,
+    NEAR_BYTES,
+    STAGE,
+    SUMS_BYTES,
+    UNIT,
+    UNITS,
+    PassPlan,
+    array_cycles,
+    strips,
+)
 from .kernels import winograd_weights
 from .kernels.layout import GATHER_TABLE_BYTES
 from .kernels.simd import VECTOR_BYTES
@@ -154,14 +167,14 @@ def plan_weights(each: WinogradWeights, name: str, n_threads: int) -> tuple[floa
     mr = TILE_ROWS[vectors - 1]
     block_c = _block(each)
     blocks = -(-p.c // block_c)
-    inputs, outputs = transform_cycles(each.form)
+    inputs, _ = transform_cycles(each.form)
     height = -(-block_c // mr) * mr * blocks
 
     def cost(cut: Pair) -> float:
         images, rows = cut
         tiles, count = each.strip_tiles(images, rows), _count(each, images, rows)
         fma = each.points * height * tiles * each.vectors[1]
-        change = tiles * (each.vectors[0] * inputs + each.vectors[1] * outputs)
+        change = tiles * sum(each.vectors) * inputs
         moved = images * each.strip_bytes(rows) * 2 / GATHER_BYTES
         turns, room = count, STRIP_BYTES
         if each.in_rounds:
@@ -203,7 +216,8 @@ def plan_weights(each: WinogradWeights, name: str, n_threads: int) -> tuple[floa
         workspace=turns * each.transformed_bytes(tiles) + chunks * each.sums_bytes(block_c),
         reason=f"{each.points / each.form.outputs**2:.2g} products a pixel and channel",
     )
-    return (cost(best) + finish) / used, plan
+    shared = finish + array_cycles((math.prod(p.output) + p.n * p.c * p.h * p.w) * p.itemsize, 0)
+    return (cost(best) + shared) / used + STAGE, plan
 
 
 class WinogradWeightsCall(NamedTuple):

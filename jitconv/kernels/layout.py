@@ -34,6 +34,9 @@ GATHER_TABLE_BYTES = 8 * SQUARES * (VECTOR_BYTES // 4)  # see `gather_rows`
 # (256 runs of 896 bytes: 8 GB/s by memcpy, 15 by vectors, 19 with those four planes on fetched ahead).
 PLANES_AHEAD = 4
 
+# The same for pixels of which only some channels are copied.
+PIXELS_AHEAD = 8
+
 
 @step
 def copy_row(target, source, count, like):
@@ -116,7 +119,7 @@ def gather_rows(
             copy_bytes(to, line, (right - left) * pixel_pitch)
         else:
             for pixel in range(right - left):
-                copy_row(to + pixel * pixel_pitch, line + pixel * c * size, count, like)
+                copy_row_ahead(to + pixel * pixel_pitch, line + pixel * c * size, count, PIXELS_AHEAD * c * size, like)
 
 
 @step

@@ -196,7 +196,7 @@ def _row_groups(matrix):
     return groups
 
 
-def _make(matrix, finish):
+def _make(matrix, finish=False, plain=False):
     outputs, inputs = matrix.shape
 
     def emit(builder, like, args):
@@ -213,9 +213,10 @@ def _make(matrix, finish):
 
         read = places(source, source_row, inputs, source_col, inputs)
         write = places(target, target_row, outputs, target_col, outputs)
+        stream = None if plain else builder.icmp_signed("!=", args[-2], ir.Constant(I64, 0))
         if finish:
             bias = vector.load(builder.inttoptr(args[6], POINTER))
-            relu, stream = (builder.icmp_signed("!=", flag, ir.Constant(I64, 0)) for flag in args[7:9])
+            relu = builder.icmp_signed("!=", args[7], ir.Constant(I64, 0))
         for rows in _row_groups(matrix):
             part = matrix[rows]
             used = np.flatnonzero(part.any(axis=0))
@@ -224,12 +225,13 @@ def _make(matrix, finish):
             ]
             for index, i in enumerate(rows):
                 line = _apply(builder, vector, matrix, [column[index] for column in half])
-                if not finish:
+                if finish:
+                    line = [builder.fadd(value, bias) for value in line]
+                    line = [builder.select(relu, vector.relu(value), value) for value in line]
+                if stream is None:
                     for j, value in enumerate(line):
                         vector.store(value, write(i, j))
                     continue
-                line = [builder.fadd(value, bias) for value in line]
-                line = [builder.select(relu, vector.relu(value), value) for value in line]
                 with builder.if_else(stream) as (past, stays):
                     with past:
                         for j, value in enumerate(line):
@@ -243,7 +245,7 @@ def _make(matrix, finish):
 
 def make_transform(matrix):
     """Return the intrinsic target = matrix @ source @ matrix.T; rows and columns lie pitches of bytes apart."""
-    emit = _make(matrix, False)
+    emit = _make(matrix, plain=True)
 
     @intrinsic
     def transform(typingctx, source, source_row, source_col, target, target_row, target_col, like):
@@ -256,12 +258,27 @@ def make_transform(matrix):
     return transform
 
 
+def make_streamed(matrix):
+    """Return the intrinsic of `make_transform` that stores past the caches, to aligned places, if `stream`."""
+    emit = _make(matrix)
+
+    @intrinsic
+    def transform(typingctx, source, source_row, source_col, target, target_row, target_col, stream, like):
+        def codegen(context, builder, signature, args):
+            emit(builder, signature.args[-1], args)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 7, like), codegen
+
+    return transform
+
+
 def make_finish(matrix):
     """Return the intrinsic of `make_transform` that adds a bias vector, then applies ReLU if `relu`.
 
     `stream`: past the caches, to aligned pixels.
     """
-    emit = _make(matrix, True)
+    emit = _make(matrix, finish=True)
 
     @intrinsic
     def finish(typingctx, source, source_row, source_col, target, target_row, target_col, bias, relu, stream, like):

@@ -139,10 +139,15 @@ def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, group, bloc
                 if start:
                     zero_bytes(to + j * VECTOR_BYTES, VECTOR_BYTES)
                 add_rows(b + j * VECTOR_BYTES, g.b_step, pixels, to + j * VECTOR_BYTES, like)
+        # The dy of the next strip is fetched while this one is multiplied, unless it is copied to scratch.
+        ahead, ahead_step = scratch, 0
+        if g.dy_in_place:
+            ahead, ahead_step = b + pixels * g.b_step, g.b_step
         c = sums + ((group * g.blocks + block) * g.panels + panel) * g.unit_bytes
         sweep(
             vectors, g.area * block_c, n_lines, lines, k, a, a_rows, g.a_step, b, tables + 8 * g.b_table, g.b_step,
-            c, tables + 8 * g.c_table, scratch + g.zeros_at, 0 if start else ADD, a, 0, scratch + g.spare_at, like,
+            c, tables + 8 * g.c_table, scratch + g.zeros_at, 0 if start else ADD, ahead, ahead_step,
+            scratch + g.spare_at, like,
         )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from .jit import inlined, step, worker
 from .layout import gather_rows, scatter_rows, transpose_rows
 from .simd import VECTOR_BYTES, copy_bytes, copy_vector, fence, record_at, zero_bytes
 from .tile import sweep
-from .transforms import make_finish, make_transform
+from .transforms import make_finish, make_streamed, make_transform
 
 FIELDS = (
     # the arrays; `source_first`, `target_first`: 1 for (n, channels, h, w)
@@ -51,11 +51,11 @@ FIELDS = (
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 _geometry = record_at(GEOMETRY)
 
-_input_f4_3, _kernel_f4_3 = make_transform(transforms.F4_3.input), make_transform(transforms.F4_3.kernel)
-_input_f2_3, _kernel_f2_3 = make_transform(transforms.F2_3.input), make_transform(transforms.F2_3.kernel)
-_input_f4_5, _kernel_f4_5 = make_transform(transforms.F4_5.input), make_transform(transforms.F4_5.kernel)
+_input_f4_3, _kernel_f4_3 = make_transform(transforms.F4_3.input), make_streamed(transforms.F4_3.kernel)
+_input_f2_3, _kernel_f2_3 = make_transform(transforms.F2_3.input), make_streamed(transforms.F2_3.kernel)
+_input_f4_5, _kernel_f4_5 = make_transform(transforms.F4_5.input), make_streamed(transforms.F4_5.kernel)
 _input_stride_2 = make_transform(transforms.STRIDE_2.input)
-_kernel_stride_2 = make_transform(transforms.STRIDE_2.kernel)
+_kernel_stride_2 = make_streamed(transforms.STRIDE_2.kernel)
 _input_even = make_transform(transforms.STRIDE_2_DATA_EVEN.input)
 _input_odd = make_transform(transforms.STRIDE_2_DATA_ODD.input)
 _gradient_f4_3, _gradient_f2_3 = make_transform(transforms.F4_3.output.T), make_transform(transforms.F2_3.output.T)
@@ -98,16 +98,16 @@ def transform_gradients(form, source, row, pixel, target, line, point, like):
 
 
 @step
-def _transform_kernels(form, source, row, tap, target, line, point, like):
+def _transform_kernels(form, source, row, tap, target, line, point, stream, like):
     """Apply G to one vector of kernels."""
     if form == 0:
-        _kernel_f4_3(source, row, tap, target, line, point, like)
+        _kernel_f4_3(source, row, tap, target, line, point, stream, like)
     elif form == 1:
-        _kernel_f2_3(source, row, tap, target, line, point, like)
+        _kernel_f2_3(source, row, tap, target, line, point, stream, like)
     elif form == 2:
-        _kernel_f4_5(source, row, tap, target, line, point, like)
+        _kernel_f4_5(source, row, tap, target, line, point, stream, like)
     else:
-        _kernel_stride_2(source, row, tap, target, line, point, like)
+        _kernel_stride_2(source, row, tap, target, line, point, stream, like)
 
 
 @step
@@ -247,6 +247,8 @@ WEIGHT_FIELDS = (
     "f", "c", "taps", "area", "swapped", "form", "line",
     # panels of the lanes, vectors in each, lanes of a panel; bytes from point to point
     "panels", "vectors", "lanes", "point_pitch",
+    # 1: past the caches
+    "stream",
     # bytes of a thread's scratch
     "scratch",
 )  # fmt: skip
@@ -262,24 +264,26 @@ def _kernels(w, g, target, offsets, scratch, panel, index, like):
     end = w + g.f * g.c * g.area * size
     row = g.lanes * size
     outputs = g.c if g.swapped else g.f
-    tap = VECTOR_BYTES
+    ks = 1 if g.swapped else min(side, g.c - index)
+    columns = ks * g.area
+    square = columns * VECTOR_BYTES
     for v in range(g.vectors):
         lane = panel * g.lanes + v * side
         count = min(side, outputs - lane)
-        ks = 1
         if g.swapped:
-            begin, pitch, columns = w + (index * g.c + lane) * g.area * size, g.area * size, g.area
+            begin, pitch = w + (index * g.c + lane) * g.area * size, g.area * size
         else:
-            ks = min(side, g.c - index)
-            begin, pitch, columns = w + (lane * g.c + index) * g.area * size, g.c * g.area * size, ks * g.area
+            begin, pitch = w + (lane * g.c + index) * g.area * size, g.c * g.area * size
         if count < side:
-            zero_bytes(scratch, columns * tap)
+            zero_bytes(scratch + v * square, square)
         if count > 0:
-            transpose_rows(begin, pitch, count, columns, scratch, offsets, end, like)
-        for k in range(ks):
+            transpose_rows(begin, pitch, count, columns, scratch + v * square, offsets, end, like)
+    # The vectors of a row one after the other: whole rows of each point are written at a time.
+    for k in range(ks):
+        for v in range(g.vectors):
             _transform_kernels(
-                g.form, scratch + k * g.area * tap, g.taps * tap, tap, target + (index + k) * row + v * VECTOR_BYTES,
-                g.line * g.point_pitch, g.point_pitch, like,
+                g.form, scratch + v * square + k * g.area * VECTOR_BYTES, g.taps * VECTOR_BYTES, VECTOR_BYTES,
+                target + (index + k) * row + v * VECTOR_BYTES, g.line * g.point_pitch, g.point_pitch, g.stream, like,
             )  # fmt: skip
 
 
@@ -309,3 +313,5 @@ def transform_weights(like, arguments, thread, threads):
         panel = unit // steps
         target = transformed + (1 + g.panels + panel * depth) * row
         _kernels(w, g, target, offsets, scratch + thread * g.scratch, panel, unit % steps * stride, element)
+    if g.stream:
+        fence()
