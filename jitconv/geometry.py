@@ -224,7 +224,8 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
     scratch = Scratch()
     scratch.add(0 if each.x_in_place else plan.images * image_pitch)
     unfolded_at = scratch.add(pixels * wide if unfold else 0)
-    dy_at = scratch.add(0 if each.dy_in_place else each.dy_bytes(plan.images, plan.rows))
+    whole = each.dy_in_place and p.f % each.lanes == 0
+    dy_at = scratch.add(0 if whole else each.dy_bytes(plan.images, plan.rows))
     zeros_at = scratch.add(vectors * VECTOR_BYTES)
     table_at = scratch.add(GATHER_TABLE_BYTES)
     spare_at = scratch.add(SPARE_BYTES)

@@ -363,9 +363,13 @@ class WeightGradient:
 
     @property
     def dy_in_place(self) -> bool:
-        """Whether the tile can read the caller's dy: pixels are rows of whole vectors, few enough for the cache."""
+        """Whether the tile reads the caller's dy: few enough channels for the cache.
+
+        The last vector of a pixel may reach into the next pixel, into lanes that nobody looks at; the strip that ends
+        the array is copied where that would reach past it.
+        """
         p = self.problem
-        return p.layout == "NHWC" and p.f // p.groups % self.lanes == 0 and p.groups == 1 and self.panels[0] == 1
+        return p.layout == "NHWC" and p.groups == 1 and self.panels[0] == 1
 
     def x_bytes(self, images: int, rows: int, block_c: int) -> int:
         """Return the bytes of a strip of one block of x's channels."""

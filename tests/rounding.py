@@ -8,6 +8,14 @@ SAFETY = 4.0
 WINOGRAD = 8.0  # its error is some 8 times that of a plain sum; "auto" may choose it
 
 
+def mixed(magnitude, layout="NCHW"):
+    """Return the magnitude by which Winograd's error goes: its transforms mix the pixels of a tile, or of a kernel."""
+    if magnitude.ndim < 3:
+        return magnitude
+    axes = (-2, -1) if layout == "NCHW" else (-3, -2)
+    return np.broadcast_to(magnitude.max(axis=axes, keepdims=True), magnitude.shape)
+
+
 def assert_within_rounding(actual, expected, magnitude, terms, slack=1.0):
     """Assert that `actual` equals `expected` but for the rounding of a sum of `terms` products.
 

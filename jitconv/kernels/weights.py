@@ -130,6 +130,9 @@ def _strip(x, dy, g, tables, sums, bias_sums, scratch, index, start, group, bloc
         channel = group * g.group_f + panel * g.lanes
         if g.dy_in_place:
             b = dy + ((image * g.oh + first) * g.ow * g.f + channel) * size
+            if count < vectors * VECTOR_BYTES // size and image + images == g.n and first + rows == g.oh:
+                copy_bytes(scratch + g.dy_at, b, pixels * g.b_step)
+                b = scratch + g.dy_at
         else:
             b = scratch + g.dy_at
             _gather_dy(dy, g, image, images, first, rows, channel, count, b, scratch + g.table_at, like)
