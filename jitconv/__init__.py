@@ -9,6 +9,7 @@ from .conv import (
     conv_transpose2d_backward,
     plan_conv2d,
 )
+from .kept import KeptWeights
 from .plan import ConvPlan, without_winograd
 from .pool import (
     avg_pool2d,
@@ -27,6 +28,7 @@ from .version import __version__
 __all__ = [
     "ConvGradients",
     "ConvPlan",
+    "KeptWeights",
     "__version__",
     "avg_pool2d",
     "avg_pool2d_backward",

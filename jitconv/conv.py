@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import geometry, plan, shapes, validate, workspace
+from .kept import KeptWeights
 from .kernels.bias import bias_gradient
 from .plan import ConvPlan
 from .problem import ConvProblem
@@ -66,18 +67,19 @@ class _Ready:
         settled = plan.settled_forward(problem, algorithm) if 0 not in self._shape else None
         self._settled = None if settled is None else geometry.forward_call(problem, settled, 1, relu)
 
-    def fill(self, x: Array, w: Array, b: Array | None, y: Array) -> None:
+    def fill(self, x: Array, w: Array, b: Array | None, y: Array, kept: KeptWeights | None) -> None:
         """Overwrite y; x and y have the batch axis."""
         if self._settled is not None:
-            self._settled.run(x, w, b, y)
+            self._settled.run(x, w, b, y, kept)
         elif y.size:
             p, algorithm, relu = self._forward
-            geometry.forward_call(p, plan.resolve(p, algorithm), get_num_threads(), relu).run(x, w, b, y)
+            resolved = plan.resolve(p, algorithm, kept is not None)
+            geometry.forward_call(p, resolved, get_num_threads(), relu).run(x, w, b, y, kept)
 
-    def run(self, x: Array, w: Array, b: Array | None) -> Array:
+    def run(self, x: Array, w: Array, b: Array | None, kept: KeptWeights | None) -> Array:
         """Return the result for arrays that a kernel takes as they are."""
         y = workspace.result(self._shape, self._dtype)
-        self.fill(x[np.newaxis] if self._single else x, w, b, y)
+        self.fill(x[np.newaxis] if self._single else x, w, b, y, kept)
         return y[0] if self._single else y
 
 
@@ -97,6 +99,7 @@ def conv2d(
     algorithm: str = "auto",
     activation: str | None = None,
     out: Array | None = None,
+    kept: KeptWeights | None = None,
 ) -> Array:
     """Convolve a batch of images with a set of kernels (cross-correlation, as in every CNN library).
 
@@ -127,6 +130,9 @@ def conv2d(
         Applied to the result as it is stored; NaN stays NaN.
     out : ndarray, optional
         Where to put the result: its shape and dtype, any strides, no memory shared with an input.
+    kept : KeptWeights, optional
+        Packs the weights once for all calls with this object, until shapes or values change. For inference: `Conv2d`
+        does it after `eval`. "auto" counts on it, and may choose Winograd where it would not otherwise.
 
     Returns
     -------
@@ -143,8 +149,10 @@ def conv2d(
     options = stride, padding, dilation, groups, layout, algorithm, activation
     key = signature((x, w, b), options) if out is None else None
     ready = _seen.get(key)
+    if kept is not None:
+        validate.instance(kept, "kept", KeptWeights)
     if ready is not None:
-        return ready.run(x, w, b)
+        return ready.run(x, w, b, kept)
     layout = validate.layout(layout)
     validate.choice(algorithm, "algorithm", plan.ALGORITHMS)
     validate.choice(activation, "activation", (None, "relu"))
@@ -164,7 +172,7 @@ def conv2d(
     if y is None:
         y = workspace.result(shape, batch.array.dtype)
     ready = _Ready(p, algorithm, activation == "relu", batch.single)
-    ready.fill(batch.array, weights, bias, y)
+    ready.fill(batch.array, weights, bias, y, kept)
     if out is None:
         _seen.add(key, ready)
         return batch.back(y)

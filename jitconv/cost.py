@@ -59,6 +59,8 @@ class PassPlan:
         Bytes of scratch, all threads together, packed weights not counted.
     reason : str
         What decided.
+    packed : int
+        Bytes of packed weights, 0 for backward-weights.
     planes : bool
         Whether the lanes are pixels of a plane, not channels.
     """
@@ -75,6 +77,7 @@ class PassPlan:
     threads: int
     workspace: int
     reason: str
+    packed: int = 0
     planes: bool = False
 
     def __str__(self) -> str:

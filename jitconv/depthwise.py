@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import workspace
 from .cost import UNITS, PassPlan
+from .kept import KeptWeights
 from .kernels import depthwise, depthwise_weights
 from .kernels.depthwise import PIXELS, TILES
 from .kernels.simd import VECTOR_BYTES
@@ -257,7 +258,7 @@ class SumsCall(NamedTuple):
         )  # fmt: skip
         return cls(geometry, tables.array(), plan.threads * places.size, plan.threads, each.transposed)
 
-    def run(self, source: Array, w: Array, b: Array | None, target: Array) -> None:
+    def run(self, source: Array, w: Array, b: Array | None, target: Array, kept: KeptWeights | None = None) -> None:
         """Overwrite `target`."""
         own = workspace.scratch(self.scratch, "strips")
         kernel = depthwise.depthwise_nchw if self.transposed else depthwise.depthwise_nhwc

@@ -116,6 +116,7 @@ def _cheapest(
         threads=used,
         workspace=used * scratch,
         reason=_reason(algorithm, each.source_in_place, each.split),
+        packed=each.panels[0] * each.groups * each.panel_bytes,
     )
     return cost(best), plan
 

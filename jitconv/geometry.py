@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import depthwise, workspace
 from .cost import PassPlan
 from .depthwise import DepthwiseWeightsCall, Sums, SumsCall
+from .kept import KEPT_FROM, KeptWeights
 from .kernels import correlate, weights
 from .kernels.jit import Bound
 from .kernels.layout import GATHER_TABLE_BYTES
@@ -33,13 +34,18 @@ class CorrelateCall(NamedTuple):
 
     packing: Packing
     correlate: Bound
+    correlate_kept: Bound  # takes packed weights in place of w
     scratch: int  # bytes: the packed weights, and those of all threads
     threads: int
 
-    def run(self, source: Array, w: Array, b: Array | None, target: Array) -> None:
+    def run(self, source: Array, w: Array, b: Array | None, target: Array, kept: KeptWeights | None = None) -> None:
         """Overwrite `target`."""
         scratch = workspace.scratch(self.scratch, "correlate")
         bias = self.packing.no_bias if b is None else b
+        if kept is not None and w.nbytes >= KEPT_FROM:
+            packed = kept.packed(self, self.packing, w, b, self.threads)
+            self.correlate_kept.run(source, packed, bias, target, scratch)
+            return
         if self.threads > 1:
             self.packing.into(scratch, w, bias, self.threads)
         self.correlate.run(source, w, bias, target, scratch)
@@ -161,7 +167,7 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
             "k_block": max(1, BLOCK_BYTES // row_bytes) if each.blocked else each.panel_bytes,
             "panel_bytes": each.panel_bytes, "packed_bytes": packed_bytes, "relu": int(relu),
-            "stream": int(_streams(each)),
+            "stream": int(_streams(each)), "kept": 0,
             "unfold": int(unfold),
             "unfolded_at": unfolded_at, "target_at": target_at, "table_at": table_at, "spare_at": spare_at,
             "scratch": scratch.size,
@@ -172,7 +178,11 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
     total = packed_bytes + plan.threads * scratch.size
     constants = packing.record, packing.offsets, geometry, phase_table
     bound = correlate.correlate.bind(packing.no_bias.dtype, plan.threads, 5, *constants)
-    return CorrelateCall(packing, bound, total, plan.threads)
+    kept = geometry.copy()
+    kept["kept"] = 1
+    constants = packing.record, packing.offsets, kept, phase_table
+    bound_kept = correlate.correlate.bind(packing.no_bias.dtype, plan.threads, 5, *constants)
+    return CorrelateCall(packing, bound, bound_kept, total, plan.threads)
 
 
 def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:

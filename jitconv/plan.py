@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from . import depthwise, direct, planes, validate, winograd, winograd_weights
-from .cost import NOMINAL_THREADS, SMALL, PassPlan
+from .cost import NOMINAL_THREADS, SMALL, PassPlan, packed_cycles
 from .kernels.transforms import Form
 from .problem import ConvProblem, Correlation, WeightGradient
 from .threads import available_threads
@@ -27,6 +27,9 @@ ALGORITHMS = ("auto", "direct", "im2col", *winograd.ALGORITHMS)
 # "auto" leaves direct only for a clear gain: the model of Winograd is a quarter too low where channels are few, that of
 # direct hardly at all (asv_benchmarks/plan_choice.py).
 MARGIN = 0.86
+
+# What `resolve` makes of "auto" where the packed weights are kept.
+AUTO_KEPT = "auto, kept weights"
 
 Costed = tuple[float, PassPlan]
 
@@ -47,15 +50,20 @@ def without_winograd() -> Iterator[None]:
         _local.without_winograd = before
 
 
-def resolve(p: ConvProblem, algorithm: str) -> str:
-    """Return `algorithm`, or "direct" for an "auto" that may not choose Winograd."""
+def resolve(p: ConvProblem, algorithm: str, kept: bool = False) -> str:
+    """Return `algorithm`, or "direct" for an "auto" that may not choose Winograd.
+
+    `kept`: the weights are packed already, which counts for Winograd.
+    """
     if algorithm in winograd.ALGORITHMS:
         validate.winograd_fits(algorithm, winograd.form_of(p, algorithm) is not None)
     if algorithm != "auto":
         return algorithm
     if winograd.form_of(p, "winograd") is None or getattr(_local, "without_winograd", False):
         return "direct"
-    return "direct" if os.environ.get("JITCONV_WINOGRAD") == "0" else "auto"
+    if os.environ.get("JITCONV_WINOGRAD") == "0":
+        return "direct"
+    return AUTO_KEPT if kept else "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +97,14 @@ def _choose(algorithm: str, plans: Callable[[int, str], Costed | None], n_thread
     threads, so the choice is made for a fixed number. Work that is too small to share gets one thread, whatever their
     number is.
     """
-    if algorithm == "auto":
+    if algorithm in ("auto", AUTO_KEPT):
         plain, fast = plans(NOMINAL_THREADS, "direct"), plans(NOMINAL_THREADS, "winograd")
-        algorithm = "winograd" if plain and fast and fast[0] < MARGIN * plain[0] else "direct"
+        costs = [
+            each[0] - (packed_cycles(each[1].packed) / NOMINAL_THREADS if algorithm == AUTO_KEPT else 0.0)
+            for each in (plain, fast)
+            if each
+        ]
+        algorithm = "winograd" if plain and fast and costs[1] < MARGIN * costs[0] else "direct"
     if plans(1, algorithm) is None:
         algorithm = "direct"
     alone = plans(1, algorithm)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from . import workspace
 from .cost import CALL, GATHER_BYTES, LINE, UNIT, PassPlan, array_cycles, packed_cycles
+from .kept import KEPT_FROM, KeptWeights
 from .kernels import planes
 from .kernels.simd import VECTOR_BYTES
 from .kernels.tile import MAX_VECTORS, SPARE_BYTES, TILE_ROWS
@@ -136,6 +137,7 @@ def plan_planes(each: Planes, n_threads: int) -> tuple[float, PassPlan]:
         threads=used,
         workspace=0 if each.in_place else used * it.depth * each.plane_pitch(rows),
         reason="lanes are pixels, planes are written in place",
+        packed=it.panels[0] * it.panel_bytes,
         planes=True,
     )
     return cost(best), plan
@@ -150,9 +152,12 @@ class PlanesCall(NamedTuple):
     scratch: int  # bytes, all threads
     threads: int
 
-    def run(self, source: Array, w: Array, b: Array | None, target: Array) -> None:
+    def run(self, source: Array, w: Array, b: Array | None, target: Array, kept: KeptWeights | None = None) -> None:
         """Overwrite `target`."""
-        packed = self.packing.run(w, b, self.threads)
+        if kept is not None and w.nbytes >= KEPT_FROM:
+            packed = kept.packed(self, self.packing, w, b, self.threads)
+        else:
+            packed = self.packing.run(w, b, self.threads)
         strips = workspace.scratch(self.scratch, "strips")
         planes.planes(w.dtype, self.threads, source, packed, target, self.geometry, self.tables, strips)
 

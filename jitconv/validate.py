@@ -404,6 +404,12 @@ def winograd_fits(algorithm: str, fits: bool) -> None:
         raise ValueError(f"`algorithm`={algorithm!r} needs {kernels}, dilation 1 and groups=1")
 
 
+def instance(value: Any, name: str, kind: type) -> None:
+    """Refuse what is no object of a public class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"`{name}` must be a jitconv.{kind.__name__}, got {type(value).__name__}")
+
+
 def needs(value: Any) -> tuple[bool, bool, bool]:
     """Return which of dx, dw and db to compute."""
     if not isinstance(value, (tuple, list)) or len(value) != 3:

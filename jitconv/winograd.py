@@ -26,6 +26,7 @@ from .cost import (
     scratch_cycles,
     strips,
 )
+from .kept import KEPT_FROM, KeptWeights
 from .kernels import transforms, winograd
 from .kernels.layout import GATHER_TABLE_BYTES
 from .kernels.simd import VECTOR_BYTES
@@ -230,6 +231,7 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
         threads=used,
         workspace=used * scratch,
         reason=f"{products:.2g} products a pixel and channel",
+        packed=weights,
     )
     return cost(best), plan
 
@@ -264,11 +266,15 @@ class Transforming(NamedTuple):
     def run(self, w: Array, b: Array | None, threads: int) -> Array:
         """Transform w (F, C, KH, KW) and b into scratch, and return it."""
         transformed = workspace.scratch(self.bytes, "weights")
+        self.into(transformed, w, b, threads)
+        return transformed
+
+    def into(self, transformed: Array, w: Array, b: Array | None, threads: int) -> None:
+        """Transform w and b into the caller's memory."""
         rows = workspace.scratch(threads * self.scratch, "strips")
         winograd.transform_weights(
             w.dtype, threads, w, 0 if b is None else b, b is not None, self.record, self.offsets, transformed, rows
         )
-        return transformed
 
 
 class WinogradCall(NamedTuple):
@@ -286,9 +292,12 @@ class WinogradCall(NamedTuple):
         geometry, tables, scratch = _geometry(each, plan, relu)
         return cls(Transforming.of(each, p), geometry, tables, plan.threads * scratch, plan.threads)
 
-    def run(self, source: Array, w: Array, b: Array | None, target: Array) -> None:
+    def run(self, source: Array, w: Array, b: Array | None, target: Array, kept: KeptWeights | None = None) -> None:
         """Overwrite `target`."""
-        transformed = self.transforming.run(w, b, self.threads)
+        if kept is not None and w.nbytes >= KEPT_FROM:
+            transformed = kept.packed(self, self.transforming, w, b, self.threads)
+        else:
+            transformed = self.transforming.run(w, b, self.threads)
         strips = workspace.scratch(self.scratch, "strips")
         winograd.winograd(w.dtype, self.threads, source, transformed, target, self.geometry, self.tables, strips)
 

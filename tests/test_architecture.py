@@ -22,7 +22,7 @@ STEPS = (
     ("version",),
     ("kernels",),
     ("validate", "threads", "shapes", "workspace", "records", "signatures"),
-    ("problem", "cost", "packing"),
+    ("problem", "cost", "packing", "kept"),
     ("direct", "depthwise", "planes", "winograd", "pooling"),
     ("winograd_weights",),
     ("plan", "geometry"),

@@ -42,6 +42,8 @@ FIELDS = (
     "panel_bytes", "packed_bytes",
     # 1: past the caches, where target is aligned
     "relu", "stream", "unfold",
+    # 1: the argument w is packed weights
+    "kept",
     # byte offsets in a thread's scratch, and its size
     "unfolded_at", "target_at", "table_at", "spare_at", "scratch",
 )  # fmt: skip
@@ -197,12 +199,13 @@ def correlate(like, arguments, thread, threads):
     """
     source, w, b, target, scratch, packing, offsets, geometry, tables = carray(arguments, 9)
     g = _geometry(geometry)
-    if threads == 1:
+    packed = w if g.kept else scratch
+    if threads == 1 and not g.kept:
         pack_panels(w, b, packing, offsets, scratch, 0, 1, carray(like, 1))
     stream = g.stream != 0 and target % VECTOR_BYTES == 0
     units = (g.n + g.images - 1) // g.images * g.row_strips * g.parts
     own = scratch + g.packed_bytes + thread * g.scratch
     for unit in range(thread * units // threads, (thread + 1) * units // threads):
-        _strip(source, scratch, target, g, tables, own, stream, unit, carray(like, 1))
+        _strip(source, packed, target, g, tables, own, stream, unit, carray(like, 1))
     if stream:
         fence()

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from .. import validate
 from ..conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from ..kept import KeptWeights
 from ..plan import ALGORITHMS
 from ..pointwise import relu_backward
 from .base import Array, Layer, Seed, he_normal
@@ -43,6 +44,9 @@ class _Weighted(Layer):
 
 class Conv2d(_Weighted):
     """Two-dimensional convolution, with ReLU in the same pass if asked for.
+
+    After `eval` the packed weights are kept from call to call (`jitconv.KeptWeights`); a change of the weight, in place
+    or not, is noticed.
 
     Parameters
     ----------
@@ -101,6 +105,7 @@ class Conv2d(_Weighted):
         shape = (outputs, channels // groups, *kernel)
         super().__init__(shape, outputs, bias, float(np.prod(shape[1:])), dtype, seed)
         self.activation: str | None = validate.choice(activation, "activation", (None, "relu"))
+        self._kept = KeptWeights()
         self._options: dict[str, Any] = {
             "stride": strides,
             "padding": validate.padding(padding, kernel, strides, dilations),
@@ -112,7 +117,8 @@ class Conv2d(_Weighted):
 
     def forward(self, x: Array) -> Array:
         """Return the convolution of x, (N, C, H, W) or (N, H, W, C) by `layout`."""
-        y = conv2d(x, self.weight, self.bias, activation=self.activation, **self._options)
+        kept = None if self.training else self._kept
+        y = conv2d(x, self.weight, self.bias, activation=self.activation, kept=kept, **self._options)
         self._saved = x, y if self.activation else None
         return y
 
@@ -125,6 +131,12 @@ class Conv2d(_Weighted):
         self._store_gradient("weight", gradients.dw)
         self._store_gradient("bias", gradients.db)
         return gradients.dx
+
+    def train(self, mode: bool = True) -> Layer:
+        """Behave as in training, or, with False, as in use. Return the layer."""
+        if validate.boolean(mode, "mode"):
+            self._kept = KeptWeights()  # gives the memory back
+        return super().train(mode)
 
 
 class ConvTranspose2d(_Weighted):
