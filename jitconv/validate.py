@@ -401,7 +401,7 @@ def winograd_fits(algorithm: str, fits: bool) -> None:
     """Refuse Winograd for a convolution that it does not compute."""
     if not fits:
         kernels = "a 3x3 kernel of stride 1" + (" or 2, or 5x5 of stride 1" if algorithm == "winograd" else "")
-        raise ValueError(f"`algorithm`={algorithm!r} needs {kernels}, dilation 1 and groups=1")
+        raise ValueError(f"`algorithm`={algorithm!r} needs {kernels}, dilation 1 and groups of 8 channels or more")
 
 
 def instance(value: Any, name: str, kind: type) -> None:

@@ -48,10 +48,16 @@ _FORMS = {
 }
 
 
+# Channels of a group below which there is nothing to gain: products of so few are all overhead.
+MIN_GROUP = 8
+
+
 def form_of(p: ConvProblem, name: str) -> Form | None:
     """Return the form of a Winograd algorithm for this convolution, None if it has none."""
     (kh, kw), (sh, sw) = p.kernel, p.stride
-    if p.dilation != (1, 1) or p.groups != 1 or kh != kw or sh != sw:
+    if p.dilation != (1, 1) or kh != kw or sh != sw:
+        return None
+    if p.groups > 1 and min(p.c, p.f) // p.groups < MIN_GROUP:
         return None
     return _FORMS.get((name, kh, sh))
 
@@ -83,6 +89,7 @@ class WinogradPass:
     target: Activation
     origin: Pair  # input pixel of the first tile
     swapped: bool
+    groups: int
     layout: str
     itemsize: int
     form: Form
@@ -92,7 +99,7 @@ class WinogradPass:
         """Return the forward pass."""
         source = Activation(p.n, p.c, p.h, p.w)
         origin = -p.padding[0][0], -p.padding[1][0]
-        return cls(source, p.output, origin, False, p.layout, p.itemsize, form)
+        return cls(source, p.output, origin, False, p.groups, p.layout, p.itemsize, form)
 
     @classmethod
     def backward_data(cls, p: ConvProblem, form: Form) -> WinogradPass | None:
@@ -108,7 +115,7 @@ class WinogradPass:
             odd = top % 2
             form = transforms.STRIDE_2_DATA_ODD if odd else transforms.STRIDE_2_DATA_EVEN
             origin = top // 2 - 1 + odd, left // 2 - 1 + odd
-        return cls(p.output, target, origin, True, p.layout, p.itemsize, form)
+        return cls(p.output, target, origin, True, p.groups, p.layout, p.itemsize, form)
 
     @property
     def lanes(self) -> int:
@@ -122,13 +129,18 @@ class WinogradPass:
 
     @property
     def depth(self) -> int:
-        """Channels of the source."""
-        return self.source.c
+        """Channels of a group of the source."""
+        return self.source.c // self.groups
+
+    @property
+    def width(self) -> int:
+        """Channels of a group of the target."""
+        return self.target.c // self.groups
 
     @functools.cached_property
     def panels(self) -> tuple[int, int, int]:
         """(panels, vectors in each, vectors in the last)."""
-        return cut_panels(self.target.c, self.lanes)
+        return cut_panels(self.width, self.lanes)
 
     @property
     def weight_pitch(self) -> int:
@@ -149,7 +161,7 @@ class WinogradPass:
     @property
     def target_in_place(self) -> bool:
         """Whether whole pixels can be written to the caller's array."""
-        return self.layout == "NHWC" and self.target.c % self.lanes == 0
+        return self.layout == "NHWC" and self.width % self.lanes == 0
 
     @property
     def pixel_bytes(self) -> int:
@@ -168,7 +180,7 @@ class WinogradPass:
 
     def most_vectors(self, parts: int) -> int:
         """Return the most vectors of a range of panels."""
-        return -(-self.panels[0] // parts) * self.panels[1]
+        return -(-self.panels[0] * self.groups // parts) * self.panels[1]
 
     def input_pitch(self, tiles: int) -> int:
         """Return the bytes from point to point of the transformed inputs."""
@@ -189,7 +201,7 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
     """Return the cost in cycles and the plan of forward or backward-data."""
     panels, vectors, _ = each.panels
     mr = TILE_ROWS[vectors - 1]
-    weights = each.points * panels * each.depth * vectors * VECTOR_BYTES
+    weights = each.groups * each.points * panels * each.depth * vectors * VECTOR_BYTES
     inputs, outputs = transform_cycles(each.form)
 
     def cost(cut: tuple[int, int, int]) -> float:
@@ -209,7 +221,7 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
         shared += array_cycles(*(math.prod(a) * each.itemsize for a in (each.source, each.target)))
         return -(-units // n_threads) * work + shared / n_threads + STAGE
 
-    ranges = sorted({min(panels, part) for part in (1, 2, n_threads)})
+    ranges = sorted({min(panels * each.groups, part) for part in (1, 2, n_threads)})
     cuts = [(images, rows, parts) for images, rows in strips(each.source.n, each.tile_rows) for parts in ranges]
     images, rows, parts = best = min(cuts, key=cost)
     units = -(-each.source.n // images) * -(-each.tile_rows // rows) * parts
@@ -253,11 +265,12 @@ class Transforming(NamedTuple):
         row = vectors * VECTOR_BYTES
         order = np.arange(area)[:: -1 if each.swapped else 1]
         scratch = vectors * each.lanes * area * VECTOR_BYTES
-        size = (1 + panels) * row + each.points * each.weight_pitch
+        size = (1 + each.groups * panels) * row + each.groups * each.points * each.weight_pitch
         values = {
-            "f": p.f, "c": p.c, "taps": taps, "area": area, "swapped": int(each.swapped), "form": each.form.number,
-            "line": each.form.points, "panels": panels, "vectors": vectors, "lanes": vectors * each.lanes,
-            "point_pitch": each.weight_pitch,
+            "groups": p.groups, "f": p.f // p.groups, "c": p.c // p.groups, "taps": taps, "area": area,
+            "swapped": int(each.swapped), "form": each.form.number,
+            "line": each.form.points, "points": each.points, "panels": panels,
+            "vectors": vectors, "lanes": vectors * each.lanes, "point_pitch": each.weight_pitch,
             "stream": int(workspace.streams(size)), "scratch": scratch,
         }  # fmt: skip
         offsets = np.add.outer(np.arange(each.lanes) * area, order).ravel() * VECTOR_BYTES
@@ -328,6 +341,7 @@ def _geometry(each: WinogradPass, plan: PassPlan, relu: bool) -> tuple[NDArray[A
             "source_first": int(each.layout == "NCHW" and each.source.c > 1),
             "target_first": int(each.layout == "NCHW" and each.target.c > 1),
             "target_in_place": int(each.target_in_place),
+            "groups": each.groups, "group_c": each.depth, "group_f": each.width,
             "form": form.number, "outputs": form.outputs, "step": form.step, "extent": form.extent,
             "line": form.points, "points": each.points,
             "images": plan.images, "rows": plan.rows, "row_strips": -(-each.tile_rows // plan.rows),

@@ -63,7 +63,7 @@ class WinogradWeights:
     @functools.cached_property
     def panels(self) -> tuple[int, int, int]:
         """(panels, vectors in each, vectors in the last)."""
-        return cut_panels(self.problem.f, self.lanes)
+        return cut_panels(self.problem.f // self.problem.groups, self.lanes)
 
     @property
     def tile_rows(self) -> int:
@@ -78,7 +78,13 @@ class WinogradWeights:
     @property
     def vectors(self) -> Pair:
         """Vectors of channels of x, and of dy in whole panels."""
-        return vectors_of(self.problem.c, self.problem.itemsize), self.panels[0] * self.panels[1]
+        panels, vectors, _ = self.panels
+        return vectors_of(self.problem.c, self.problem.itemsize), self.problem.groups * panels * vectors
+
+    @property
+    def group_c(self) -> int:
+        """Channels of a group of x."""
+        return self.problem.c // self.problem.groups
 
     @property
     def x_first(self) -> bool:
@@ -100,7 +106,8 @@ class WinogradWeights:
         x_rows = rows * self.form.step + self.form.extent - self.form.step
         x = x_rows * self.x_cols * self.vectors[0] * VECTOR_BYTES
         dy = rows * self.form.outputs**2 * self.tile_cols * vectors_of(self.problem.f, self.problem.itemsize)
-        return max(x, dy * VECTOR_BYTES)
+        # A group's last vector may reach past the last pixel.
+        return max(x, dy * VECTOR_BYTES) + VECTOR_BYTES
 
     def pitches(self, tiles: int) -> Pair:
         """Return the bytes from point to point of so many transformed tiles: of x, of dy."""
@@ -122,12 +129,13 @@ class WinogradWeights:
 
     def sums_bytes(self, block_c: int) -> int:
         """Return the bytes of the sums of all units, once."""
-        return -(-self.problem.c // block_c) * self.panels[0] * self.unit_bytes(block_c) + self.bias_bytes
+        places = self.problem.groups * -(-self.group_c // block_c) * self.panels[0]
+        return places * self.unit_bytes(block_c) + self.bias_bytes
 
     @property
     def in_rounds(self) -> bool:
         """Whether tiles are transformed in rounds that all units share, not by each chunk for itself."""
-        return self.sums_bytes(self.problem.c) > UNIT_SUMS_BYTES
+        return self.sums_bytes(self.group_c) > UNIT_SUMS_BYTES
 
     def strip_tiles(self, images: int, rows: int) -> int:
         """Return the tiles of a strip."""
@@ -151,12 +159,12 @@ def _block(each: WinogradWeights) -> int:
     """Return the input channels of a unit."""
     p = each.problem
     if not each.in_rounds:
-        return p.c
+        return each.group_c
     block = max(each.lanes, UNIT_SUMS_BYTES // each.unit_bytes(1) // each.lanes * each.lanes)
     # Enough units for the usual numbers of threads.
-    while block > each.lanes and -(-p.c // block) * each.panels[0] < UNITS:
+    while block > each.lanes and p.groups * -(-each.group_c // block) * each.panels[0] < UNITS:
         block -= each.lanes
-    return min(block, p.c)
+    return min(block, each.group_c)
 
 
 def plan_weights(each: WinogradWeights, name: str, n_threads: int) -> tuple[float, PassPlan]:
@@ -166,7 +174,7 @@ def plan_weights(each: WinogradWeights, name: str, n_threads: int) -> tuple[floa
     panels, vectors, _ = each.panels
     mr = TILE_ROWS[vectors - 1]
     block_c = _block(each)
-    blocks = -(-p.c // block_c)
+    blocks = -(-each.group_c // block_c)
     inputs, _ = transform_cycles(each.form)
     height = -(-block_c // mr) * mr * blocks
 
@@ -181,7 +189,7 @@ def plan_weights(each: WinogradWeights, name: str, n_threads: int) -> tuple[floa
             turns, room = -(-count // _round_strips(each, images, rows)), 2 * ROUND_BYTES
             moved += each.transformed_bytes(tiles) * 2 / NEAR_BYTES
         far = 2 * max(0, each.transformed_bytes(tiles) - room) / FAR_BYTES
-        calls = each.points * (height // mr) * panels * (CALL + 2 * mr * vectors)
+        calls = p.groups * each.points * (height // mr) * panels * (CALL + 2 * mr * vectors)
         return count * (fma + change + moved + far + UNIT) + turns * calls
 
     # A round shares strips over the threads: small ones.
@@ -195,9 +203,9 @@ def plan_weights(each: WinogradWeights, name: str, n_threads: int) -> tuple[floa
     if not each.in_rounds:
         most = max(1, min(count, UNITS, SUMS_BYTES // each.sums_bytes(block_c)))
         chunks = 1 << (most.bit_length() - 1)
-    units = blocks * panels if each.in_rounds else chunks
+    units = p.groups * blocks * panels if each.in_rounds else chunks
     used = min(n_threads, max(units, min(count, units)))
-    finish = p.c * each.vectors[1] * 4.0 * each.points
+    finish = each.group_c * each.vectors[1] * 4.0 * each.points
     tiles = each.strip_tiles(images, rows)
     if each.in_rounds:
         tiles *= _round_strips(each, images, rows)
@@ -297,11 +305,12 @@ def _geometry(
         {
             "n": p.n, "c": p.c, "h": p.h, "w": p.w, "oh": out.h, "ow": out.w, "f": p.f,
             "x_first": int(each.x_first), "dy_first": int(each.dy_first),
+            "groups": p.groups, "group_c": each.group_c, "group_f": p.f // p.groups,
             "form": form.number, "outputs": form.outputs, "step": form.step, "extent": form.extent,
             "line": form.points, "taps": form.taps, "area": form.taps**2, "points": each.points,
             "images": plan.images, "rows": plan.rows, "row_strips": -(-each.tile_rows // plan.rows),
             "tile_rows": each.tile_rows, "tile_cols": each.tile_cols, "chunks": plan.chunks,
-            "blocks": -(-p.c // block_c), "block_c": block_c,
+            "blocks": -(-each.group_c // block_c), "block_c": block_c,
             "origin_h": -p.padding[0][0], "origin_w": -p.padding[1][0], "x_cols": each.x_cols,
             "x_row": x_pixel * each.x_cols, "x_pixel": x_pixel,
             "dy_row": dy_pixel * each.tile_cols * form.outputs, "dy_pixel": dy_pixel,

@@ -42,6 +42,11 @@ OTHER_CASES = [
     ConvCase("stride 2, an odd and an even padding", 2, 8, 10, 10, 16, stride=2, padding=((1, 1), (0, 1))),
     # Sums that do not fit in L2: rounds of tiles, one and several, with blocks of channels and several panels.
     ConvCase("one round", 4, 70, 8, 8, 130, padding=1),
+    ConvCase("groups", 2, 32, 9, 9, 64, padding=1, groups=2),
+    ConvCase("groups of a part of a vector", 2, 40, 10, 13, 72, padding=1, groups=4),
+    ConvCase("groups, 5x5", 2, 48, 9, 9, 32, kernel=(5, 5), padding=2, groups=2),
+    ConvCase("groups, stride 2", 2, 64, 9, 8, 48, stride=2, padding=1, groups=2),
+    ConvCase("groups in rounds", 3, 144, 14, 14, 144, padding=1, groups=2),
     ConvCase("several rounds", 40, 64, 28, 28, 33, padding=1),
 ]
 ALL_CASES = [(name, case) for name in NAMES for case in CASES] + [("winograd", case) for case in OTHER_CASES]

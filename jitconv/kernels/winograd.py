@@ -29,6 +29,8 @@ from .transforms import make_finish, make_streamed, make_transform
 FIELDS = (
     # the arrays; `source_first`, `target_first`: 1 for (n, channels, h, w)
     "n", "c", "h", "w", "oh", "ow", "f", "source_first", "target_first", "target_in_place",
+    # channels of one group
+    "groups", "group_c", "group_f",
     # the form, its sizes along an axis, and its points along both
     "form", "outputs", "step", "extent", "line", "points",
     # a strip: `images` whole ones, or `rows` rows of tiles, `row_strips` to an image; ranges of panels
@@ -39,8 +41,8 @@ FIELDS = (
     # products, likewise; of output pixels
     "row_pitch", "pixel_pitch", "input_pitch", "input_tile", "product_pitch", "product_tile",
     "target_pitch",
-    # panels of F, vectors in each and in the last, lanes of a panel; bytes of weights, from panel to panel and point to
-    # point
+    # panels of a group of F, vectors in each and in the last, lanes of a panel; bytes of weights, from panel to
+    # panel and point to point
     "panels", "vectors", "last_vectors", "lanes", "panel_bytes", "weight_pitch",
     # 1: past the caches, where target is aligned
     "relu", "stream",
@@ -154,8 +156,8 @@ def _inputs(source, g, image, images, first, rows, scratch, like):
     for i in range(images):
         gather_rows(
             source + (image + i) * g.c * g.h * g.w * size, g.source_first != 0, g.h, g.w, g.c, 0, g.c,
-            first * g.step + g.origin_h, rows * g.step + g.extent - g.step, g.origin_w, g.strip_cols, scratch,
-            g.row_pitch, g.pixel_pitch, scratch + g.table_at, like,
+            first * g.step + g.origin_h, rows * g.step + g.extent - g.step, g.origin_w,
+            g.strip_cols, scratch, g.row_pitch, g.pixel_pitch, scratch + g.table_at, like,
         )  # fmt: skip
         for tile in range(tiles):
             corner = tile // g.tile_cols * g.step * g.row_pitch + tile % g.tile_cols * g.step * g.pixel_pitch
@@ -173,31 +175,37 @@ def _outputs(target, g, image, images, first, rows, biases, begin, end, scratch,
     size = like.itemsize
     image_bytes = g.f * g.oh * g.ow * size
     lines = min(rows * g.outputs, g.oh - first * g.outputs)
-    channel = begin * g.lanes
-    channels = min(end * g.lanes, g.f) - channel
     corner = target + image * image_bytes + first * g.outputs * g.ow * (size if g.target_first else g.f * size)
     tiles = rows * g.tile_cols
+    row_bytes = g.lanes * size
     for i in range(images):
-        base = scratch + g.target_at
-        if g.target_in_place:
-            base = corner + i * image_bytes + channel * size
         for tile in range(tiles):
             row, col = tile // g.tile_cols * g.outputs, tile % g.tile_cols * g.outputs
-            _finish_tile(
-                g, scratch + g.products_at + (i * tiles + tile) * g.product_tile, min(g.outputs, lines - row),
-                min(g.outputs, g.ow - col), base + (row * g.ow + col) * g.target_pitch, g.ow * g.target_pitch,
-                biases + channel * size, stream and g.target_in_place, scratch + g.patch_at, channels, like,
-            )  # fmt: skip
-        if not g.target_in_place:
+            source = scratch + g.products_at + (i * tiles + tile) * g.product_tile
+            for index in range(begin, end):
+                lane0 = index % g.panels * g.lanes
+                base = scratch + g.target_at + (index - begin) * row_bytes
+                if g.target_in_place:
+                    base = corner + i * image_bytes + (index // g.panels * g.group_f + lane0) * size
+                _finish_tile(
+                    g, source + (index - begin) * row_bytes, min(g.outputs, lines - row), min(g.outputs, g.ow - col),
+                    base + (row * g.ow + col) * g.target_pitch, g.ow * g.target_pitch, biases + index * row_bytes,
+                    stream and g.target_in_place, scratch + g.patch_at, min(g.lanes, g.group_f - lane0), like,
+                )  # fmt: skip
+        if g.target_in_place:
+            continue
+        for index in range(begin, end):
+            lane0 = index % g.panels * g.lanes
             scatter_rows(
-                base, g.target_pitch, channels, g.target_first != 0, g.oh * g.ow * size, g.f, channel,
+                scratch + g.target_at + (index - begin) * row_bytes, g.target_pitch, min(g.lanes, g.group_f - lane0),
+                g.target_first != 0, g.oh * g.ow * size, g.f, index // g.panels * g.group_f + lane0,
                 corner + i * image_bytes, lines * g.ow, stream, like,
             )  # fmt: skip
 
 
 @inlined
 def _strip(source, transformed, target, g, tables, scratch, stream, unit, like):
-    """Compute one unit: a strip of tiles for one range of panels."""
+    """Compute one unit: a strip of tiles for one range of panels, those of all groups one after another."""
     size = like.itemsize
     strips = (g.n + g.images - 1) // g.images * g.row_strips
     part, strip_index = unit // strips, unit % strips
@@ -207,18 +215,21 @@ def _strip(source, transformed, target, g, tables, scratch, stream, unit, like):
     rows = min(g.rows, g.tile_rows - first)
     _inputs(source, g, image, images, first, rows, scratch, like)
     zeros = transformed
+    total = g.groups * g.panels
     biases = zeros + g.lanes * size
-    weights = biases + g.panels * g.lanes * size
-    begin, end = part * g.panels // g.parts, (part + 1) * g.panels // g.parts
+    weights = biases + total * g.lanes * size
+    begin, end = part * total // g.parts, (part + 1) * total // g.parts
     a_rows, c_rows = tables + 8 * g.a_table, tables + 8 * g.c_table
     for point in range(g.points):
-        for panel in range(begin, end):
+        for index in range(begin, end):
+            group, panel = index // g.panels, index % g.panels
             vectors = g.last_vectors if panel == g.panels - 1 else g.vectors
             # The first entry of the tables is 0: it serves as the offset of the only tap.
             sweep(
-                vectors, images * rows * g.tile_cols, 1, a_rows, g.c, scratch + g.inputs_at + point * g.input_pitch,
-                a_rows, size, weights + point * g.weight_pitch + panel * g.panel_bytes, a_rows, g.lanes * size,
-                scratch + g.products_at + point * g.product_pitch + (panel - begin) * g.lanes * size, c_rows, zeros, 0,
+                vectors, images * rows * g.tile_cols, 1, a_rows, g.group_c,
+                scratch + g.inputs_at + point * g.input_pitch + group * g.group_c * size, a_rows, size,
+                weights + (group * g.points + point) * g.weight_pitch + panel * g.panel_bytes, a_rows, g.lanes * size,
+                scratch + g.products_at + point * g.product_pitch + (index - begin) * g.lanes * size, c_rows, zeros, 0,
                 zeros, 0, scratch + g.spare_at, like,
             )  # fmt: skip
     _outputs(target, g, image, images, first, rows, biases, begin, end, scratch, stream, like)
@@ -243,9 +254,9 @@ def winograd(like, arguments, thread, threads):
 
 
 WEIGHT_FIELDS = (
-    # w (f, c, area); 1 when the lanes are w's second axis (backward-data)
-    "f", "c", "taps", "area", "swapped", "form", "line",
-    # panels of the lanes, vectors in each, lanes of a panel; bytes from point to point
+    # w (groups * f, c, area); 1 when the lanes are w's second axis (backward-data)
+    "groups", "f", "c", "taps", "area", "swapped", "form", "line", "points",
+    # panels of a group's lanes, vectors in each, lanes of a panel; bytes from point to point
     "panels", "vectors", "lanes", "point_pitch",
     # 1: past the caches
     "stream",
@@ -257,11 +268,10 @@ _weights = record_at(WEIGHTS)
 
 
 @step
-def _kernels(w, g, target, offsets, scratch, panel, index, like):
-    """Transform one panel of one f (swapped), or of as many channels as a vector has lanes."""
+def _kernels(w, g, end, target, offsets, scratch, panel, index, like):
+    """Transform one panel of one f (swapped), or of as many channels as a vector has lanes; w is that of a group."""
     size = like.itemsize
     side = VECTOR_BYTES // size
-    end = w + g.f * g.c * g.area * size
     row = g.lanes * size
     outputs = g.c if g.swapped else g.f
     ks = 1 if g.swapped else min(side, g.c - index)
@@ -289,7 +299,7 @@ def _kernels(w, g, target, offsets, scratch, panel, index, like):
 
 @worker
 def transform_weights(like, arguments, thread, threads):
-    """Overwrite `transformed` with zeros [lane], the bias [panel][lane] and G g G^T [point][panel][k][lane].
+    """Overwrite `transformed`: zeros [lane], the bias [group][panel][lane], G g G^T [group][point][panel][k][lane].
 
     Arguments: w, b, whether there is a bias, the record `WEIGHTS`, the table of offsets of taps in scratch,
     transformed, and scratch of `threads` times the record's scratch bytes.
@@ -301,17 +311,21 @@ def transform_weights(like, arguments, thread, threads):
     row = g.lanes * size
     outputs = g.c if g.swapped else g.f
     depth = g.f if g.swapped else g.c
+    heads = (1 + g.groups * g.panels) * row
     if thread == 0:
-        zero_bytes(transformed, (1 + g.panels) * row)
+        zero_bytes(transformed, heads)
         if has_bias:
-            copy_bytes(transformed + row, b, outputs * size)
+            for group in range(g.groups):
+                copy_bytes(transformed + (1 + group * g.panels) * row, b + group * outputs * size, outputs * size)
     # A unit of forward is a vector of channels.
     stride = 1 if g.swapped else VECTOR_BYTES // size
     steps = (depth + stride - 1) // stride
-    units = g.panels * steps
+    units = g.groups * g.panels * steps
+    one = g.f * g.c * g.area * size
     for unit in range(thread * units // threads, (thread + 1) * units // threads):
-        panel = unit // steps
-        target = transformed + (1 + g.panels + panel * depth) * row
-        _kernels(w, g, target, offsets, scratch + thread * g.scratch, panel, unit % steps * stride, element)
+        group, panel = unit // steps // g.panels, unit // steps % g.panels
+        target = transformed + heads + group * g.points * g.point_pitch + panel * depth * row
+        own = scratch + thread * g.scratch
+        _kernels(w + group * one, g, w + g.groups * one, target, offsets, own, panel, unit % steps * stride, element)
     if g.stream:
         fence()

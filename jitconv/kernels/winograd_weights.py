@@ -22,17 +22,18 @@ from .winograd import transform_gradients, transform_inputs
 FIELDS = (
     # the arrays; `*_first`: 1 for (n, channels, h, w)
     "n", "c", "h", "w", "oh", "ow", "f", "x_first", "dy_first",
+    "groups", "group_c", "group_f",
     # the form, its sizes along an axis, taps along both, and points along both
     "form", "outputs", "step", "extent", "line", "taps", "area", "points",
     # a strip: `images` whole ones, or `rows` rows of tiles, `row_strips` to an image; chunks of strips
     "images", "rows", "row_strips", "tile_rows", "tile_cols", "chunks",
-    # blocks of input channels, channels in one
+    # blocks of a group's input channels, channels in one
     "blocks", "block_c",
     "origin_h", "origin_w", "x_cols",
     # bytes: of x and dy in scratch; of their transforms, from point to point, from vector of channels to the
     # next, from panel to panel
     "x_row", "x_pixel", "dy_row", "dy_pixel", "input_pitch", "input_vector", "gradient_pitch", "gradient_panel",
-    # panels of F, vectors in each and in the last, lanes of a panel
+    # panels of a group of F, vectors in each and in the last, lanes of a panel
     "panels", "vectors", "last_vectors", "lanes",
     # indices into `tables`: rows of A and C
     "a_table", "c_table",
@@ -96,10 +97,11 @@ def _tiles_of_dy(dy, g, image, first, rows, target, first_tile, scratch, like):
     )  # fmt: skip
     for tile in range(rows * g.tile_cols):
         corner = strip + tile // g.tile_cols * g.outputs * g.dy_row + tile % g.tile_cols * g.outputs * g.dy_pixel
-        for panel in range(g.panels):
-            to = target + panel * g.gradient_panel + (first_tile + tile) * g.lanes * size
-            begin = panel * g.lanes * size
-            for place in range(0, min(g.lanes * size, g.dy_pixel - begin), VECTOR_BYTES):
+        for index in range(g.groups * g.panels):
+            to = target + index * g.gradient_panel + (first_tile + tile) * g.lanes * size
+            first_channel = index % g.panels * g.lanes
+            begin = (index // g.panels * g.group_f + first_channel) * size
+            for place in range(0, min(g.lanes, g.group_f - first_channel) * size, VECTOR_BYTES):
                 transform_gradients(
                     g.form, corner + begin + place, g.dy_row, g.dy_pixel, to + place, g.line * g.gradient_pitch,
                     g.gradient_pitch, like,
@@ -132,25 +134,27 @@ def _transform(x, dy, g, transformed, scratch, strip, first_tile, like):
 def _multiply(g, tables, transformed, sums, biases, place, tiles, start, scratch, like):
     """Add the products of `tiles` tiles to the sums of one block and one panel."""
     size = like.itemsize
-    panel, block = place % g.panels, place // g.panels
+    panel, block, group = place % g.panels, place // g.panels % g.blocks, place // g.panels // g.blocks
     vectors = g.last_vectors if panel == g.panels - 1 else g.vectors
-    gradients = transformed + g.gradients_at + panel * g.gradient_panel
+    index = group * g.panels + panel
+    gradients = transformed + g.gradients_at + index * g.gradient_panel
     row = g.lanes * size
     # The first entry of the tables is 0: it serves as the offset of the only tap.
     zero = tables + 8 * g.a_table
     for point in range(g.points):
         sweep(
-            vectors, min(g.block_c, g.c - block * g.block_c), 1, zero, tiles, transformed + point * g.input_pitch,
-            zero + 8 * block * g.block_c, VECTOR_BYTES, gradients + point * g.gradient_pitch, zero, row,
+            vectors, min(g.block_c, g.group_c - block * g.block_c), 1, zero, tiles,
+            transformed + point * g.input_pitch, zero + 8 * (group * g.group_c + block * g.block_c), VECTOR_BYTES,
+            gradients + point * g.gradient_pitch, zero, row,
             sums + point * g.point_bytes, tables + 8 * g.c_table, scratch + g.zeros_at, 0 if start else ADD,
             scratch, 0, scratch + g.spare_at, like,
         )  # fmt: skip
     if g.bias and block == 0:
         if start:
-            zero_bytes(biases + panel * row, row)
+            zero_bytes(biases + index * row, row)
         source = gradients + (SUM_POINT * g.line + SUM_POINT) * g.gradient_pitch
         for v in range(vectors):
-            add_rows(source + v * VECTOR_BYTES, row, tiles, biases + panel * row + v * VECTOR_BYTES, like)
+            add_rows(source + v * VECTOR_BYTES, row, tiles, biases + index * row + v * VECTOR_BYTES, like)
 
 
 @step
@@ -158,16 +162,17 @@ def _finish(g, sums, biases, place, begin, end, dw, db, scratch, like):
     """Store dw of channels `begin` to `end` of one block and one panel, and db with the first of them."""
     size = like.itemsize
     lanes = VECTOR_BYTES // size
-    panel, block = place % g.panels, place // g.panels
+    panel, block, group = place % g.panels, place // g.panels % g.blocks, place // g.panels // g.blocks
     taps = scratch + g.taps_at
-    row = g.c * g.area * size
-    for first in range(panel * g.lanes, min((panel + 1) * g.lanes, g.f), lanes):
-        count = min(lanes, g.f - first)
+    row = g.group_c * g.area * size
+    for lane0 in range(0, min(g.lanes, g.group_f - panel * g.lanes), lanes):
+        first = group * g.group_f + panel * g.lanes + lane0
+        count = min(lanes, g.group_f - panel * g.lanes - lane0)
         for c in range(begin, end, lanes):
             channels = min(lanes, end - c)
             for k in range(channels):
                 _transform_sums(
-                    g.form, sums + ((c + k) * g.lanes + first - panel * g.lanes) * size, g.line * g.point_bytes,
+                    g.form, sums + ((c + k) * g.lanes + lane0) * size, g.line * g.point_bytes,
                     g.point_bytes, taps + k * g.area * VECTOR_BYTES, g.taps * VECTOR_BYTES, VECTOR_BYTES, like,
                 )  # fmt: skip
             to = dw + first * row + (block * g.block_c + c) * g.area * size
@@ -182,8 +187,9 @@ def _finish(g, sums, biases, place, begin, end, dw, db, scratch, like):
                 column = min(column, columns - lanes)
                 transpose_block(taps + column * VECTOR_BYTES, VECTOR_BYTES, to + column * size, row, like)
         if g.bias and block == 0 and begin == 0:
+            held = biases + ((group * g.panels + panel) * g.lanes + lane0) * size
             for lane in range(count):
-                store(db + (first + lane) * size, load(biases + (first + lane) * size, like), like)
+                store(db + (first + lane) * size, load(held + lane * size, like), like)
 
 
 @step
@@ -199,7 +205,7 @@ def winograd_weights(like, arguments, thread, threads):
 
     Arguments: x, dy, dw, db, geometry, tables, sums, scratch of the geometry's transformed bytes (CHUNKS: for each
     thread), scratch of `threads` times its scratch bytes, the stage, and the first and the end of a round's strips.
-    The sums are, for each chunk, units [block][panel][point][channel][lane], then panels of db.
+    The sums are, for each chunk, units [group][block][panel][point][channel][lane], then panels of db.
     """
     x, dy, dw, db, geometry, tables, sums, transformed, scratch, stage, begin, end = carray(arguments, 12)
     g = _geometry(geometry)
@@ -207,7 +213,7 @@ def winograd_weights(like, arguments, thread, threads):
     size = element.itemsize
     own = scratch + thread * g.scratch
     strips = (g.n + g.images - 1) // g.images * g.row_strips
-    places = g.blocks * g.panels
+    places = g.groups * g.blocks * g.panels
     zero_bytes(own + g.zeros_at, g.lanes * size)
     biases = sums + g.sums_bytes - g.bias_bytes
     if stage == FINISH:
@@ -215,8 +221,8 @@ def winograd_weights(like, arguments, thread, threads):
         groups = (g.block_c + lanes - 1) // lanes
         for unit in range(thread * places * groups // threads, (thread + 1) * places * groups // threads):
             place, c = unit // groups, unit % groups * lanes
-            panel, block = place % g.panels, place // g.panels
-            last = min(c + lanes, g.block_c, g.c - block * g.block_c)
+            panel, block, group = place % g.panels, place // g.panels % g.blocks, place // g.panels // g.blocks
+            last = min(c + lanes, g.block_c, g.group_c - block * g.block_c)
             if last <= c:
                 continue
             row = g.lanes * size
@@ -225,7 +231,8 @@ def winograd_weights(like, arguments, thread, threads):
                 for at in range(point * g.point_bytes + c * row, point * g.point_bytes + last * row, VECTOR_BYTES):
                     _add_chunks(g, base + at, element)
             if g.bias and block == 0 and c == 0:
-                for at in range(panel * row, (panel + 1) * row, VECTOR_BYTES):
+                index = group * g.panels + panel
+                for at in range(index * row, (index + 1) * row, VECTOR_BYTES):
                     _add_chunks(g, biases + at, element)
             _finish(g, base, biases, place, c, last, dw, db, own, element)
         return
@@ -258,5 +265,5 @@ def winograd_weights(like, arguments, thread, threads):
                 unit_biases = base + g.sums_bytes - g.bias_bytes
                 _multiply(g, tables, transformed, unit_sums, unit_biases, place, tiles, start, own, element)
                 if stage == MULTIPLY and end == strips:
-                    block_c = min(g.block_c, g.c - place // g.panels * g.block_c)
+                    block_c = min(g.block_c, g.group_c - place // g.panels % g.blocks * g.block_c)
                     _finish(g, unit_sums, unit_biases, place, 0, block_c, dw, db, own, element)
