@@ -124,8 +124,9 @@ def conv2d(
     layout : {"NCHW", "NHWC"}
         Of `x` and of the result.
     algorithm : {"auto", "direct", "im2col", "winograd", "winograd_2x2"}
-        What computes it; see `plan_conv2d`. Results agree within rounding, which is larger for Winograd (3x3 kernels of
-        stride 1 only): "auto" may choose it, see `without_winograd`.
+        What computes it; see `plan_conv2d`. Results agree within rounding, which is larger for "winograd" (3x3 kernels
+        of stride 1 or 2 and 5x5 of stride 1; "winograd_2x2": 3x3 of stride 1): "auto" may choose it, see
+        `without_winograd`.
     activation : {None, "relu"}
         Applied to the result as it is stored; NaN stays NaN.
     out : ndarray, optional

@@ -1,8 +1,8 @@
 """What runs for a convolution, and why: shapes in, a frozen plan out.  Pure Python, nothing is computed.
 
 A pass is cut into strips (rows of one image, or whole images) whose scratch stays in a core's L2, and the strips
-into units that the threads share evenly. `direct.py` and `winograd.py` find the best cut of their algorithms by the
-cost model of `cost.py`; here the algorithms are compared.
+into units that the threads share evenly. `direct.py`, `planes.py`, `winograd.py` and `winograd_weights.py` find the
+best cut of their algorithms by the cost model of `cost.py`; here the algorithms are compared.
 """
 
 from __future__ import annotations
