@@ -28,8 +28,8 @@ STAGE = 10_000.0  # one more kernel in a call: 3 us
 # Winograd, fitted to its strips on 3x3, 5x5 and strided layers, one thread: scratch that is written and read stays
 # in L2 up to the first size and in L3 up to the second, and costs so many cycles a byte beyond each; transformed
 # weights stream in beside the arithmetic, so many bytes a cycle.
-SCRATCH_STEPS = ((1024 * 1024, 0.25), (8 * 1024 * 1024, 0.6))
-STREAM_BYTES = 24.0
+SCRATCH_STEPS = ((1024 * 1024, 0.5), (8 * 1024 * 1024, 0.6))
+STREAM_BYTES = 32.0
 # Work of so many cycles is left to one thread. Waking a second one costs about 10 us on a 2-core EPYC: 16 channels of
 # 20x20 pixels, 3x3, 67000 cycles, take 24 us on one thread and 26 on two; 24x24, 96000 cycles, 33 and 31.
 SMALL = 80_000.0
@@ -95,7 +95,7 @@ def array_cycles(source: int, target: int) -> float:
 
 def packed_cycles(size: int) -> float:
     """Return the cycles of bringing weights into an order of so many bytes, all threads together."""
-    return size / 16 + max(0, size - SCRATCH_STEPS[0][0]) * SCRATCH_STEPS[0][1]
+    return size / 16 + max(0, size - SCRATCH_STEPS[0][0]) / 4
 
 
 def scratch_cycles(size: int) -> float:
