@@ -103,6 +103,14 @@ def scratch_cycles(size: int) -> float:
     return sum(max(0, size - room) * cycles for room, cycles in SCRATCH_STEPS)
 
 
+def filled(images: int, rows: int, cut: Pair) -> float:
+    """Return the part of all strips that is not past the last image or the last row."""
+    if not images:
+        return 1.0
+    strip_images, strip_rows = cut
+    return images * rows / (-(-images // strip_images) * strip_images * -(-rows // strip_rows) * strip_rows)
+
+
 def strips(images: int, rows: int) -> Iterator[Pair]:
     """Yield the (images, rows) of strips to consider: whole images, then ever fewer rows of one."""
     count = 1

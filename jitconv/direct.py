@@ -49,7 +49,7 @@ def _correlation_cost(each: Correlation, unfold: bool, images: int, rows: int, p
     unfolded = each.unfolded_bytes(images, rows) if unfold else 0
     moved = float(0 if each.source_in_place else source) + unfolded * (1 if len(each.phases) == 1 else panels)
     if not each.target_in_place:
-        moved += each.target_bytes(images, rows) * share
+        moved += 1.5 * each.target_bytes(images, rows) * share  # written to many planes, it is slower than read
     resident = source + unfolded + each.target_bytes(images, rows)
     far = weights / FAR_BYTES if weights > STRIP_BYTES else 0.0
     if resident > STRIP_BYTES:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import workspace
-from .cost import CALL, GATHER_BYTES, LINE, UNIT, PassPlan, array_cycles, packed_cycles
+from .cost import CALL, GATHER_BYTES, LINE, STAGE, UNIT, PassPlan, array_cycles, packed_cycles
 from .kept import KEPT_FROM, KeptWeights
 from .kernels import planes
 from .kernels.simd import VECTOR_BYTES
-from .kernels.tile import MAX_VECTORS, SPARE_BYTES, TILE_ROWS
+from .kernels.tile import LOW_ROWS, MAX_VECTORS, SPARE_BYTES, TILE_ROWS
 from .packing import Packing
 from .problem import ConvProblem, Correlation
 from .records import Int64, Scratch, Tables, aligned, record
@@ -45,7 +45,8 @@ class Planes:
         pixels = source[0] * source[1]
         if source == target and len(each.order) == 1 and each.origin == (0, 0) and pixels >= each.lanes:
             source = target = _rows_of(pixels, each)
-        return cls(each, source, target) if target[1] >= each.lanes else None
+        made = cls(each, source, target)
+        return made if target[1] >= each.lanes // (1 if made.in_place else 2) else None
 
     @property
     def cols(self) -> int:
@@ -56,7 +57,8 @@ class Planes:
     def row_pitch(self) -> int:
         """Bytes of a strip's row."""
         row = self.cols * self.correlation.itemsize
-        return row if self.in_place else aligned(row)
+        # The last run may read whole vectors past the row.
+        return row if self.in_place else aligned(row + VECTOR_BYTES)
 
     def plane_pitch(self, rows: int) -> int:
         """Return the bytes of a strip's plane: an odd number of lines, so that planes do not share cache sets."""
@@ -64,17 +66,32 @@ class Planes:
             return self.source_size[0] * self.row_pitch
         return (rows + self.correlation.span - 1) * self.row_pitch // 64 // 2 * 128 + 64
 
-    @property
-    def vectors(self) -> int:
-        """Vectors of a run of pixels."""
-        return min(MAX_VECTORS, self.target_size[1] // self.correlation.lanes)
+    def runs(self, vectors: int) -> tuple[int, ...]:
+        """Return the vectors of each run of a row, of so many at the most."""
+        row = -(-self.target_size[1] // self.correlation.lanes)
+        whole, rest = divmod(row, vectors)
+        return (vectors,) * whole + ((rest,) if rest else ())
+
+    def row_cycles(self, vectors: int, outputs: int) -> float:
+        """Return the cycles of a row of so many output channels, in runs of so many vectors."""
+        it = self.correlation
+        taps = len(it.order)
+        calls = CALL + LINE * (taps * it.depth // self.columns if self.columns > 1 else taps)
+        cycles = 0.0
+        for run in self.runs(vectors):
+            whole, rest = divmod(outputs, TILE_ROWS[run - 1])
+            last = 0 if rest == 0 else LOW_ROWS[run - 1] if rest <= LOW_ROWS[run - 1] else TILE_ROWS[run - 1]
+            rows = whole * TILE_ROWS[run - 1] + last
+            cycles += rows * run * (taps * it.depth + 2) + (whole + (rest > 0)) * calls
+        return cycles
 
     @functools.cached_property
-    def runs(self) -> tuple[int, ...]:
-        """The vectors of each run of a row."""
-        row = -(-self.target_size[1] // self.correlation.lanes)
-        whole, rest = divmod(row, self.vectors)
-        return (self.vectors,) * whole + ((rest,) if rest else ())
+    def vectors(self) -> int:
+        """Vectors of a run of pixels: those that take least, fewer where a run must not leave its row."""
+        most = MAX_VECTORS
+        if self.in_place:
+            most = min(most, self.target_size[1] // self.correlation.lanes)
+        return min(range(most, 0, -1), key=lambda vectors: self.row_cycles(vectors, self.correlation.target.c))
 
     @property
     def in_place(self) -> bool:
@@ -99,24 +116,16 @@ def _rows_of(pixels: int, each: Correlation) -> Pair:
 def plan_planes(each: Planes, n_threads: int) -> tuple[float, PassPlan]:
     """Return the cost in cycles and the plan."""
     it = each.correlation
-    (phase,) = it.phases
-    taps = len(phase.taps)
     f, height = it.target.c, each.target_size[0]
-    k = taps * it.depth
-    calls = CALL + LINE * (taps * it.depth // each.columns if each.columns > 1 else taps)
 
     def cost(cut: Pair) -> float:
         rows, parts = cut
-        share = -(-f // parts)
-        work = 0.0
-        for vectors in each.runs:
-            tiles = -(-share // TILE_ROWS[vectors - 1])
-            work += tiles * (TILE_ROWS[vectors - 1] * vectors * k + calls)
+        work = each.row_cycles(each.vectors, -(-f // parts))
         moved = 0 if each.in_place else it.depth * each.plane_pitch(rows) / GATHER_BYTES
         units = it.source.n * -(-height // rows) * parts
         shared = packed_cycles(it.panels[0] * it.panel_bytes)
         shared += array_cycles(*(math.prod(a) * it.itemsize for a in (it.source, it.target)))
-        return -(-units // n_threads) * (rows * work + moved + UNIT) + shared / n_threads
+        return -(-units // n_threads) * (rows * work + moved + UNIT) + shared / n_threads + STAGE
 
     heights = {-(-height // strips) for strips in range(1, height + 1)}
     if not each.in_place:

@@ -22,6 +22,7 @@ from .cost import (
     UNIT,
     PassPlan,
     array_cycles,
+    filled,
     packed_cycles,
     scratch_cycles,
     strips,
@@ -210,13 +211,14 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
         own = each.most_vectors(parts)
         height = -(-tiles // mr) * mr
         fma = each.points * height * each.depth * own
-        calls = each.points * (height // mr) * (own / vectors) * (CALL + 2 * mr * vectors)
+        calls = each.points * (height // mr) * (own / vectors) * (3 * CALL + 2 * mr * vectors)
         change = tiles * (vectors_of(each.source.c, each.itemsize) * inputs + own * outputs)
         moved = images * (each.source_bytes(rows) + each.target_bytes(rows, parts))
         block = each.points * (each.input_pitch(tiles) + each.product_pitch(tiles, parts))
         far = scratch_cycles(block) + weights / parts / STREAM_BYTES
         units = -(-each.source.n // images) * -(-each.tile_rows // rows) * parts
         work = fma + calls + change + moved / GATHER_BYTES + far + UNIT
+        work *= filled(each.source.n, each.tile_rows, (images, rows))
         shared = packed_cycles(weights)
         shared += array_cycles(*(math.prod(a) * each.itemsize for a in (each.source, each.target)))
         return -(-units // n_threads) * work + shared / n_threads + STAGE

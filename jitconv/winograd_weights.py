@@ -22,6 +22,7 @@ from .cost import (
     UNITS,
     PassPlan,
     array_cycles,
+    filled,
     strips,
 )
 from .kernels import winograd_weights
@@ -111,8 +112,12 @@ class WinogradWeights:
 
     def pitches(self, tiles: int) -> Pair:
         """Return the bytes from point to point of so many transformed tiles: of x, of dy."""
-        x, dy = self.vectors
-        return odd_lines(x * tiles * VECTOR_BYTES), odd_lines(dy * tiles * VECTOR_BYTES)
+        x, panel = self.runs(tiles)
+        return odd_lines(self.vectors[0] * x), odd_lines(self.problem.groups * self.panels[0] * panel)
+
+    def runs(self, tiles: int) -> Pair:
+        """Return the bytes from vector to vector of so many transformed tiles of x, and from panel to panel of dy."""
+        return odd_lines(tiles * VECTOR_BYTES), odd_lines(tiles * self.panels[1] * VECTOR_BYTES)
 
     def transformed_bytes(self, tiles: int) -> int:
         """Return the bytes of so many transformed tiles."""
@@ -189,8 +194,9 @@ def plan_weights(each: WinogradWeights, name: str, n_threads: int) -> tuple[floa
             turns, room = -(-count // _round_strips(each, images, rows)), 2 * ROUND_BYTES
             moved += each.transformed_bytes(tiles) * 2 / NEAR_BYTES
         far = 2 * max(0, each.transformed_bytes(tiles) - room) / FAR_BYTES
-        calls = p.groups * each.points * (height // mr) * panels * (CALL + 2 * mr * vectors)
-        return count * (fma + change + moved + far + UNIT) + turns * calls
+        calls = p.groups * each.points * (height // mr) * panels * (3 * CALL + 2 * mr * vectors)
+        part = filled(p.n, each.tile_rows, cut)
+        return count * part * (fma + change + moved + far + UNIT) + turns * calls
 
     # A round shares strips over the threads: small ones.
     most = max(1, each.strip_tiles(1, each.tile_rows) * p.n // 64)
@@ -285,11 +291,12 @@ def _geometry(
     row = vectors * VECTOR_BYTES
     tiles = strips_at_once * each.strip_tiles(plan.images, plan.rows)
     input_pitch, gradient_pitch = each.pitches(tiles)
+    input_vector, gradient_panel = each.runs(tiles)
     x_pixel = each.vectors[0] * VECTOR_BYTES
     dy_pixel = vectors_of(p.f, size) * VECTOR_BYTES
     tables = Tables(0)
     channel = np.arange(p.c)
-    a_table = tables.add(channel // each.lanes * tiles * VECTOR_BYTES + channel % each.lanes * size)
+    a_table = tables.add(channel // each.lanes * input_vector + channel % each.lanes * size)
     c_table = tables.add(np.arange(block_c) * row)
     scratch = Scratch()
     strip_at = scratch.add(each.strip_bytes(plan.rows))
@@ -314,8 +321,8 @@ def _geometry(
             "origin_h": -p.padding[0][0], "origin_w": -p.padding[1][0], "x_cols": each.x_cols,
             "x_row": x_pixel * each.x_cols, "x_pixel": x_pixel,
             "dy_row": dy_pixel * each.tile_cols * form.outputs, "dy_pixel": dy_pixel,
-            "input_pitch": input_pitch, "input_vector": tiles * VECTOR_BYTES,
-            "gradient_pitch": gradient_pitch, "gradient_panel": tiles * row,
+            "input_pitch": input_pitch, "input_vector": input_vector,
+            "gradient_pitch": gradient_pitch, "gradient_panel": gradient_panel,
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
             "a_table": a_table, "c_table": c_table,
             "strip_at": strip_at, "taps_at": taps_at, "zeros_at": zeros_at,

@@ -17,7 +17,7 @@ from numba import carray
 from .jit import inlined, worker
 from .layout import gather_planes
 from .simd import VECTOR_BYTES, fence, record_at
-from .tile import RELU, START_BY_ROW, STREAM, sweep
+from .tile import RELU, SOME_LANES, START_BY_ROW, STREAM, sweep
 
 FIELDS = (
     # the arrays
@@ -63,19 +63,24 @@ def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
         to = target + (image * g.f * g.oh * g.ow + (first + row) * g.ow) * size
         col = 0
         while col < g.ow:
-            # The last run ends with the row: it may cover pixels of the one before again.
             vectors = min(g.vectors, (g.ow - col + lanes - 1) // lanes)
-            start = min(col, g.ow - vectors * lanes)
+            start, some = col, 0
+            if col + vectors * lanes > g.ow:
+                if g.in_place:
+                    # The last run ends with the row, over pixels of the one before: past the row nothing may be read.
+                    start = g.ow - vectors * lanes
+                else:
+                    some = (g.ow - col) % lanes
             # The next run is fetched while this one is multiplied, unless it lies in scratch.
             ahead, ahead_step = strip + row * g.row_pitch + (start + vectors * lanes) * size, g.plane_pitch
             if not g.in_place:
                 ahead, ahead_step = scratch, 0
-            past = stream and (to + start * size) % VECTOR_BYTES == 0
+            past = stream and some == 0 and (to + start * size) % VECTOR_BYTES == 0
             sweep(
                 vectors, end - begin, g.taps, tables + 8 * g.a_taps, g.k, packed + g.panels_at,
                 tables + 8 * (g.a_table + begin), g.a_step, strip + row * g.row_pitch + start * size,
                 tables + 8 * g.b_taps, g.b_step, to + start * size, tables + 8 * (g.c_table + begin),
-                packed + g.biases_at + begin * size, mode | (STREAM if past else 0), ahead,
+                packed + g.biases_at + begin * size, mode | some << SOME_LANES | (STREAM if past else 0), ahead,
                 ahead_step, scratch + g.spare_at, like,
             )  # fmt: skip
             col += vectors * lanes
