@@ -162,7 +162,8 @@ def plan_weights(each: WeightGradient, n_threads: int) -> tuple[float, PassPlan]
         tiles = -(-each.area * block_c // mr)
         fma = float(tiles * mr * images * rows * out.w * vectors)
         moved = (each.x_bytes(images, rows, block_c) * (not each.x_in_place) + unfolded) * ranges() / panels
-        moved += each.dy_bytes(images, rows) * (not each.dy_in_place)
+        turned = 3 if p.layout == "NCHW" else 1  # transposed on the way
+        moved += turned * each.dy_bytes(images, rows) * (not each.dy_in_place)
         resident = each.x_bytes(images, rows, block_c) + each.dy_bytes(images, rows) + unfolded
         if resident > STRIP_BYTES:
             fma *= 1.0 + 0.3 * min(resident / STRIP_BYTES - 1.0, 1.0)
