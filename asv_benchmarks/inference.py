@@ -115,22 +115,23 @@ def ncnn_calls(shape: Shape, threads: int) -> dict[str, Call]:
 
     x, w, b = arrays(shape)
     _, _, _, f, kernel, stride, padding = shape
-    folder = pathlib.Path(tempfile.mkdtemp())
-    (folder / "p").write_text(
-        f"7767517\n2 2\nInput x 0 1 x\nConvolution c 1 1 x y 0={f} 1={kernel} 3={stride} 4={padding} 5=1 6={w.size}\n"
-    )
-    (folder / "b").write_bytes(np.zeros(1, np.int32).tobytes() + w.tobytes() + b.tobytes())
     net = ncnn.Net()
     net.opt.num_threads = threads
-    net.load_param(str(folder / "p"))
-    net.load_model(str(folder / "b"))
+    with tempfile.TemporaryDirectory() as folder:
+        text, weights = pathlib.Path(folder, "text"), pathlib.Path(folder, "weights")
+        text.write_text(
+            "7767517\n2 2\nInput x 0 1 x\n"
+            f"Convolution c 1 1 x y 0={f} 1={kernel} 3={stride} 4={padding} 5=1 6={w.size}\n"
+        )
+        weights.write_bytes(np.zeros(1, np.int32).tobytes() + w.tobytes() + b.tobytes())
+        net.load_param(str(text))
+        net.load_model(str(weights))
 
     def call() -> object:
         extractor = net.create_extractor()
         extractor.input("x", ncnn.Mat(x[0]))
         return extractor.extract("y")
 
-    call.net = net
     return {"ncnn": call}
 
 

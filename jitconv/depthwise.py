@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -159,7 +160,8 @@ def _segments(each: Sums) -> list[list[int]]:
         source, step, tap, tap_step = _taps(line)
         shape = (len(line.taps), stride) if step == 1 else (0, 0)
         tile = TILES.index(shape) if shape in TILES else 0
-        runs = itertools.groupby(range(line.pixels), lambda i: _inside(line, i, stride, each.source.w))  # noqa: B023
+        inside_of = functools.partial(_inside, line, in_stride=stride, size=each.source.w)
+        runs = itertools.groupby(range(line.pixels), inside_of)
         for inside, run in runs:
             first, *others = run
             whole = len(inside) == len(line.taps)

@@ -40,6 +40,9 @@ class KeptWeights:
     def __init__(self) -> None:
         self._held: tuple[object, tuple[bytes, bytes], Array] | None = None
 
+    def __reduce__(self) -> tuple[type[KeptWeights], tuple[()]]:
+        return KeptWeights, ()  # a copy packs for itself: what is held belongs to this process
+
     def packed(self, call: object, packing: _Packing, w: Array, b: Array | None, threads: int) -> Array:
         """Return w and b as `call` packs them."""
         mark = _mark(w, threads), b"" if b is None else b.tobytes()

@@ -89,6 +89,12 @@ class ConvPlan:
         return "\n".join(lines)
 
 
+def _cycles(costed: Costed, kept: bool) -> float:
+    """Return the cycles of a plan for the nominal threads; `kept`: without the packing of weights."""
+    cycles, plan = costed
+    return cycles - packed_cycles(plan.packed) / NOMINAL_THREADS if kept else cycles
+
+
 def _choose(algorithm: str, plans: Callable[[int, str], Costed | None], n_threads: int) -> PassPlan:
     """Return the plan of the algorithm asked for or, for "auto", of Winograd where it is clearly cheaper.
 
@@ -98,15 +104,12 @@ def _choose(algorithm: str, plans: Callable[[int, str], Costed | None], n_thread
     """
     if algorithm in ("auto", AUTO_KEPT):
         plain, fast = plans(NOMINAL_THREADS, "direct"), plans(NOMINAL_THREADS, "winograd")
-        costs = [
-            each[0] - (packed_cycles(each[1].packed) / NOMINAL_THREADS if algorithm == AUTO_KEPT else 0.0)
-            for each in (plain, fast)
-            if each
-        ]
-        algorithm = "winograd" if plain and fast and costs[1] < MARGIN * costs[0] else "direct"
-    if plans(1, algorithm) is None:
-        algorithm = "direct"
+        kept = algorithm == AUTO_KEPT
+        gains = plain and fast and _cycles(fast, kept) < MARGIN * _cycles(plain, kept)
+        algorithm = "winograd" if gains else "direct"
     alone = plans(1, algorithm)
+    if alone is None:
+        algorithm, alone = "direct", plans(1, "direct")
     shared = alone if alone and alone[0] <= SMALL else plans(n_threads, algorithm)
     assert shared  # direct has a plan for every pass
     return shared[1]

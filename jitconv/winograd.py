@@ -231,7 +231,6 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
     tiles = images * rows * each.tile_cols
     scratch = each.source_bytes(rows) + each.target_bytes(rows, parts)
     scratch += each.points * (each.input_pitch(tiles) + each.product_pitch(tiles, parts))
-    products = each.points / (each.form.outputs / each.form.step) ** 2 / each.form.step**2
     plan = PassPlan(
         algorithm=name,
         tile=f"{mr}x{vectors * each.lanes}",
@@ -244,7 +243,7 @@ def plan_pass(each: WinogradPass, name: str, n_threads: int) -> tuple[float, Pas
         chunks=1,
         threads=used,
         workspace=used * scratch,
-        reason=f"{products:.2g} products a pixel and channel",
+        reason=f"{each.points / each.form.outputs**2:.2g} products a pixel and channel",
         packed=weights,
     )
     return cost(best), plan
@@ -332,7 +331,7 @@ def _geometry(each: WinogradPass, plan: PassPlan, relu: bool) -> tuple[NDArray[A
     inputs_at = scratch.add(each.points * each.input_pitch(tiles))
     products_at = scratch.add(each.points * each.product_pitch(tiles, plan.parts))
     target_at = scratch.add(each.target_bytes(plan.rows, plan.parts))
-    patch_at = scratch.add(transforms.MAX_PIXELS * VECTOR_BYTES)
+    patch_at = scratch.add(form.outputs**2 * VECTOR_BYTES)
     table_at = scratch.add(GATHER_TABLE_BYTES)
     spare_at = scratch.add(SPARE_BYTES)
     geometry = record(

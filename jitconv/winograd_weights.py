@@ -173,7 +173,7 @@ def _block(each: WinogradWeights) -> int:
 
 
 def plan_weights(each: WinogradWeights, name: str, n_threads: int) -> tuple[float, PassPlan]:
-    """Return the cost in cycles of all units, one after another, and the plan of backward-weights."""
+    """Return the cost in cycles and the plan of backward-weights."""
     # Strips, chunks and rounds fix the order of summation: they follow from the shapes alone, never the threads.
     p = each.problem
     panels, vectors, _ = each.panels
@@ -210,7 +210,7 @@ def plan_weights(each: WinogradWeights, name: str, n_threads: int) -> tuple[floa
         most = max(1, min(count, UNITS, SUMS_BYTES // each.sums_bytes(block_c)))
         chunks = 1 << (most.bit_length() - 1)
     units = p.groups * blocks * panels if each.in_rounds else chunks
-    used = min(n_threads, max(units, min(count, units)))
+    used = min(n_threads, units)
     finish = each.group_c * each.vectors[1] * 4.0 * each.points
     tiles = each.strip_tiles(images, rows)
     if each.in_rounds:

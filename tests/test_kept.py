@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -106,6 +108,17 @@ def test_python_threads_share_kept_weights(rng):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_a_layer_in_use_can_be_copied(copied, rng):
+    layer = Conv2d(64, 64, 3, padding=1, seed=0).eval()
+    x = rng.standard_normal((2, 64, 14, 14)).astype(np.float32)
+    y = layer(x)
+    assert layer._kept._held is not None
+    other = copied(layer)
+    assert other._kept._held is None
+    assert_array_equal(other(x), y)
 
 
 class TestLayer:

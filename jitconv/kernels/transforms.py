@@ -111,7 +111,6 @@ F4_5 = _stride_1(2, 4, 5, (0, 1, -1, 2, -2, HALF, -HALF))
 STRIDE_2 = _stride_2(3)
 STRIDE_2_DATA_EVEN = _stride_2_data(4, False)
 STRIDE_2_DATA_ODD = _stride_2_data(5, True)
-MAX_PIXELS = 81  # of a tile of inputs or outputs
 
 
 def _combine(builder, vector, terms):
