@@ -171,7 +171,11 @@ def test_what_winograd_cannot_do_is_refused(algorithm, w_shape, options):
         jitconv.conv2d(x, w, algorithm=algorithm, **options)
 
 
-FORMS = [transforms.F4_3, transforms.F2_3, transforms.F4_5, transforms.STRIDE_2]
+FORMS = transforms.FORWARD_FORMS
+
+
+def test_a_form_knows_its_place():
+    assert [form.number for form in transforms.FORMS] == list(range(len(transforms.FORMS)))
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.outputs} outputs, {form.taps} taps, step {form.step}")

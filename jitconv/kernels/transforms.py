@@ -22,7 +22,7 @@ from .simd import I64, POINTER, REGISTERS, Vector, at, i64
 class Form(NamedTuple):
     """A bilinear algorithm for one axis: `outputs` outputs from `extent` inputs, `step` inputs on from tile to tile."""
 
-    number: int  # names the transforms in the kernels
+    number: int  # its place in `FORMS`
     taps: int
     step: int
     input: np.ndarray  # B^T (points, extent)
@@ -111,6 +111,8 @@ F4_5 = _stride_1(2, 4, 5, (0, 1, -1, 2, -2, HALF, -HALF))
 STRIDE_2 = _stride_2(3)
 STRIDE_2_DATA_EVEN = _stride_2_data(4, False)
 STRIDE_2_DATA_ODD = _stride_2_data(5, True)
+FORMS = (F4_3, F2_3, F4_5, STRIDE_2, STRIDE_2_DATA_EVEN, STRIDE_2_DATA_ODD)
+FORWARD_FORMS = FORMS[:4]  # those of forward, whose adjoint is backward-weights
 
 
 def _combine(builder, vector, terms):
@@ -242,49 +244,62 @@ def _make(matrix, finish=False, plain=False):
     return emit
 
 
-def make_transform(matrix):
-    """Return the intrinsic target = matrix @ source @ matrix.T; rows and columns lie pitches of bytes apart."""
-    emit = _make(matrix, plain=True)
+def _by_form(matrices, **options):
+    """Return the code that applies one of `matrices`, in the order of `FORMS`: the first argument says which."""
+    emits = [_make(np.asarray(matrix), **options) for matrix in matrices]
+
+    def codegen(context, builder, signature, args):
+        form, *rest = args
+        end = builder.append_basic_block("transformed")
+        choose = builder.switch(form, end)
+        for number, emit in enumerate(emits):
+            block = builder.append_basic_block(f"form{number}")
+            choose.add_case(i64(number), block)
+            builder.position_at_end(block)
+            emit(builder, signature.args[-1], rest)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return codegen
+
+
+def make_transform(matrices):
+    """Return the intrinsic target = matrix @ source @ matrix.T; rows and columns lie pitches of bytes apart.
+
+    `matrices` holds a matrix for each form, in the order of `FORMS`; forms at its end may be left out.
+    """
+    codegen = _by_form(matrices, plain=True)
 
     @intrinsic
-    def transform(typingctx, source, source_row, source_col, target, target_row, target_col, like):
-        def codegen(context, builder, signature, args):
-            emit(builder, signature.args[-1], args)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 6, like), codegen
-
-    return transform
-
-
-def make_streamed(matrix):
-    """Return the intrinsic of `make_transform` that stores past the caches, to aligned places, if `stream`."""
-    emit = _make(matrix)
-
-    @intrinsic
-    def transform(typingctx, source, source_row, source_col, target, target_row, target_col, stream, like):
-        def codegen(context, builder, signature, args):
-            emit(builder, signature.args[-1], args)
-            return context.get_dummy_value()
-
+    def transform(typingctx, form, source, source_row, source_col, target, target_row, target_col, like):
         return types.void(*[types.intp] * 7, like), codegen
 
     return transform
 
 
-def make_finish(matrix):
+def make_streamed(matrices):
+    """Return the intrinsic of `make_transform` that stores past the caches, to aligned places, if `stream`."""
+    codegen = _by_form(matrices)
+
+    @intrinsic
+    def transform(typingctx, form, source, source_row, source_col, target, target_row, target_col, stream, like):
+        return types.void(*[types.intp] * 8, like), codegen
+
+    return transform
+
+
+def make_finish(matrices):
     """Return the intrinsic of `make_transform` that adds a bias vector, then applies ReLU if `relu`.
 
     `stream`: past the caches, to aligned pixels.
     """
-    emit = _make(matrix, finish=True)
+    codegen = _by_form(matrices, finish=True)
 
     @intrinsic
-    def finish(typingctx, source, source_row, source_col, target, target_row, target_col, bias, relu, stream, like):
-        def codegen(context, builder, signature, args):
-            emit(builder, signature.args[-1], args)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 9, like), codegen
+    def finish(
+        typingctx, form, source, source_row, source_col, target, target_row, target_col, bias, relu, stream, like
+    ):  # fmt: skip
+        return types.void(*[types.intp] * 10, like), codegen
 
     return finish

@@ -19,12 +19,11 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from . import transforms
 from .jit import inlined, step, worker
 from .layout import gather_rows, scatter_rows, transpose_rows
 from .simd import VECTOR_BYTES, copy_bytes, copy_vector, fence, record_at, zero_bytes
 from .tile import sweep
-from .transforms import make_finish, make_streamed, make_transform
+from .transforms import FORMS, FORWARD_FORMS, make_finish, make_streamed, make_transform
 
 FIELDS = (
     # the arrays; `source_first`, `target_first`: 1 for (n, channels, h, w)
@@ -53,80 +52,11 @@ FIELDS = (
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 _geometry = record_at(GEOMETRY)
 
-_input_f4_3, _kernel_f4_3 = make_transform(transforms.F4_3.input), make_streamed(transforms.F4_3.kernel)
-_input_f2_3, _kernel_f2_3 = make_transform(transforms.F2_3.input), make_streamed(transforms.F2_3.kernel)
-_input_f4_5, _kernel_f4_5 = make_transform(transforms.F4_5.input), make_streamed(transforms.F4_5.kernel)
-_input_stride_2 = make_transform(transforms.STRIDE_2.input)
-_kernel_stride_2 = make_streamed(transforms.STRIDE_2.kernel)
-_input_even = make_transform(transforms.STRIDE_2_DATA_EVEN.input)
-_input_odd = make_transform(transforms.STRIDE_2_DATA_ODD.input)
-_gradient_f4_3, _gradient_f2_3 = make_transform(transforms.F4_3.output.T), make_transform(transforms.F2_3.output.T)
-_gradient_f4_5 = make_transform(transforms.F4_5.output.T)
-_gradient_stride_2 = make_transform(transforms.STRIDE_2.output.T)
-_output_f4_3, _output_f2_3 = make_finish(transforms.F4_3.output), make_finish(transforms.F2_3.output)
-_output_f4_5, _output_stride_2 = make_finish(transforms.F4_5.output), make_finish(transforms.STRIDE_2.output)
-_output_even = make_finish(transforms.STRIDE_2_DATA_EVEN.output)
-_output_odd = make_finish(transforms.STRIDE_2_DATA_ODD.output)
-
-
-@step
-def transform_inputs(form, source, row, pixel, target, line, point, like):
-    """Apply B^T to one vector of channels of a tile."""
-    if form == 0:
-        _input_f4_3(source, row, pixel, target, line, point, like)
-    elif form == 1:
-        _input_f2_3(source, row, pixel, target, line, point, like)
-    elif form == 2:
-        _input_f4_5(source, row, pixel, target, line, point, like)
-    elif form == 3:
-        _input_stride_2(source, row, pixel, target, line, point, like)
-    elif form == 4:
-        _input_even(source, row, pixel, target, line, point, like)
-    else:
-        _input_odd(source, row, pixel, target, line, point, like)
-
-
-@step
-def transform_gradients(form, source, row, pixel, target, line, point, like):
-    """Apply A to one vector of channels of a tile of dy."""
-    if form == 0:
-        _gradient_f4_3(source, row, pixel, target, line, point, like)
-    elif form == 1:
-        _gradient_f2_3(source, row, pixel, target, line, point, like)
-    elif form == 2:
-        _gradient_f4_5(source, row, pixel, target, line, point, like)
-    else:
-        _gradient_stride_2(source, row, pixel, target, line, point, like)
-
-
-@step
-def _transform_kernels(form, source, row, tap, target, line, point, stream, like):
-    """Apply G to one vector of kernels."""
-    if form == 0:
-        _kernel_f4_3(source, row, tap, target, line, point, stream, like)
-    elif form == 1:
-        _kernel_f2_3(source, row, tap, target, line, point, stream, like)
-    elif form == 2:
-        _kernel_f4_5(source, row, tap, target, line, point, stream, like)
-    else:
-        _kernel_stride_2(source, row, tap, target, line, point, stream, like)
-
-
-@step
-def _transform_outputs(form, source, line, point, target, row, pixel, bias, relu, stream, like):
-    """Apply A^T to one vector of channels of a tile of products, then the bias and ReLU."""
-    if form == 0:
-        _output_f4_3(source, line, point, target, row, pixel, bias, relu, stream, like)
-    elif form == 1:
-        _output_f2_3(source, line, point, target, row, pixel, bias, relu, stream, like)
-    elif form == 2:
-        _output_f4_5(source, line, point, target, row, pixel, bias, relu, stream, like)
-    elif form == 3:
-        _output_stride_2(source, line, point, target, row, pixel, bias, relu, stream, like)
-    elif form == 4:
-        _output_even(source, line, point, target, row, pixel, bias, relu, stream, like)
-    else:
-        _output_odd(source, line, point, target, row, pixel, bias, relu, stream, like)
+# B^T of a tile of inputs, A of a tile of dy, G of kernels, and A^T of a tile of products.
+transform_inputs = make_transform([form.input for form in FORMS])
+transform_gradients = make_transform([form.output.T for form in FORWARD_FORMS])
+_transform_kernels = make_streamed([form.kernel for form in FORMS])
+_transform_outputs = make_finish([form.output for form in FORMS])
 
 
 @step

@@ -11,12 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from . import transforms
 from .jit import inlined, step, worker
 from .layout import gather_rows
 from .simd import VECTOR_BYTES, add_rows, add_vector, load, record_at, store, transpose_block, zero_bytes
 from .tile import ADD, sweep
-from .transforms import SUM_POINT, make_transform
+from .transforms import FORWARD_FORMS, SUM_POINT, make_transform
 from .winograd import transform_gradients, transform_inputs
 
 FIELDS = (
@@ -49,22 +48,8 @@ _geometry = record_at(GEOMETRY)
 # last, dw; dw from the sums of the chunks.
 CHUNKS, TRANSFORM, MULTIPLY, FINISH = range(4)
 
-_kernel_f4_3, _kernel_f2_3 = make_transform(transforms.F4_3.kernel.T), make_transform(transforms.F2_3.kernel.T)
-_kernel_f4_5 = make_transform(transforms.F4_5.kernel.T)
-_kernel_stride_2 = make_transform(transforms.STRIDE_2.kernel.T)
-
-
-@step
-def _transform_sums(form, source, line, point, target, row, tap, like):
-    """Apply G^T to the sums of one vector of kernels."""
-    if form == 0:
-        _kernel_f4_3(source, line, point, target, row, tap, like)
-    elif form == 1:
-        _kernel_f2_3(source, line, point, target, row, tap, like)
-    elif form == 2:
-        _kernel_f4_5(source, line, point, target, row, tap, like)
-    else:
-        _kernel_stride_2(source, line, point, target, row, tap, like)
+# G^T of the sums of kernels.
+_transform_sums = make_transform([form.kernel.T for form in FORWARD_FORMS])
 
 
 @step
