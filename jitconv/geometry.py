@@ -21,6 +21,7 @@ from .kernels.tile import SPARE_BYTES
 from .packing import Packing
 from .plan import plan_backward_data, plan_backward_weights, plan_forward
 from .planes import Planes, PlanesCall, planes_call
+from .planes_weights import PlanesWeights, PlanesWeightsCall
 from .problem import BLOCK_BYTES, ConvProblem, Correlation, Phase, WeightGradient
 from .records import Int64, Scratch, Tables, aligned, record
 from .winograd import WinogradCall, WinogradPass, form_of
@@ -305,11 +306,14 @@ def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> PassCa
 @functools.lru_cache(maxsize=256)
 def backward_weights_call(
     p: ConvProblem, algorithm: str, n_threads: int, bias: bool
-) -> WeightsCall | DepthwiseWeightsCall | WinogradWeightsCall:
+) -> WeightsCall | DepthwiseWeightsCall | PlanesWeightsCall | WinogradWeightsCall:
     """Return backward-weights, ready to run."""
     plan = plan_backward_weights(p, algorithm, n_threads)
     if form := form_of(p, plan.algorithm):
         return WinogradWeightsCall.of(WinogradWeights(p, form), plan, bias)
     if depthwise.runs(p, plan.algorithm):
         return DepthwiseWeightsCall.of(p, plan, bias)
+    alike = PlanesWeights.of(p) if plan.planes else None
+    if alike:
+        return PlanesWeightsCall.of(alike, plan, bias)
     return _weights_call(p, plan, bias)

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from . import depthwise, direct, planes, validate, winograd, winograd_weights
+from . import depthwise, direct, planes, planes_weights, validate, winograd, winograd_weights
 from .cost import NOMINAL_THREADS, SMALL, PassPlan, packed_cycles
 from .kernels.transforms import Form
 from .problem import ConvProblem, Correlation, WeightGradient
@@ -179,9 +179,18 @@ def plan_backward_data(problem: ConvProblem, algorithm: str, n_threads: int) -> 
 def plan_backward_weights(problem: ConvProblem, algorithm: str, n_threads: int) -> PassPlan:
     """Return the plan of the gradient of the weights; `algorithm` has been through `resolve`."""
 
+    def direct_plan(count: int) -> Costed:
+        alike = planes_weights.PlanesWeights.of(problem)
+        plain = direct.plan_weights(WeightGradient(problem, False), NOMINAL_THREADS)
+        if alike and planes_weights.plan_planes_weights(alike, NOMINAL_THREADS)[0] < plain[0]:
+            return planes_weights.plan_planes_weights(alike, count)
+        return direct.plan_weights(WeightGradient(problem, False), count)
+
     def plans(count: int, name: str) -> Costed | None:
         if depthwise.runs(problem, name):
             return depthwise.plan_weights(problem, count)
+        if name == "direct":
+            return direct_plan(count)
         if name not in winograd.ALGORITHMS:
             return direct.plan_weights(WeightGradient(problem, name == "im2col"), count)
         form = winograd.form_of(problem, name)

@@ -197,6 +197,7 @@ GEOMETRY = [
     ConvCase("many channels", 1, 300, 4, 3, 130, padding=1),
     ConvCase("many channels 1x1", 2, 520, 3, 3, 70, (1, 1)),
     ConvCase("many pixels", 2, 9, 47, 41, 10, padding=1),
+    ConvCase("few channels, dilated", 3, 2, 23, 39, 7, (3, 5), padding=((2, 0), (3, 1)), dilation=(2, 1)),
 ]
 
 CHANNELS = [
@@ -279,7 +280,7 @@ SAMPLE = named(
 # More pixels than one strip or one chunk of sums: where the work of two threads differs from that of one.
 DIVIDED = [
     *SAMPLE,
-    *named("many pixels", "wide", "tall", "many channels 1x1", "batch 3 of 14x14"),
+    *named("many pixels", "few channels, dilated", "wide", "tall", "many channels 1x1", "batch 3 of 14x14"),
     ConvCase("several strips", 3, 48, 37, 41, 33, padding=1),
     ConvCase("several strips, stride 2", 2, 65, 41, 37, 16, stride=2, padding=1),
     ConvCase("depthwise, several strips", 3, 40, 57, 61, 40, padding=1, groups=40),

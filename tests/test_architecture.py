@@ -23,7 +23,7 @@ STEPS = (
     ("kernels",),
     ("validate", "threads", "shapes", "workspace", "records", "signatures"),
     ("problem", "cost", "packing", "kept"),
-    ("direct", "depthwise", "planes", "winograd", "pooling"),
+    ("direct", "depthwise", "planes", "planes_weights", "winograd", "pooling"),
     ("winograd_weights",),
     ("plan", "geometry"),
     ("conv", "pool", "columns", "pointwise"),

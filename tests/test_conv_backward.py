@@ -106,6 +106,22 @@ def test_infinite_weights_on_padding_do_not_follow_the_threads(size, layout, rng
 
 
 @each_algorithm
+@pytest.mark.parametrize("case", [ConvCase("", 2, 3, 30, 30, 6), ConvCase("", 2, 20, 9, 9, 6)], ids=str)
+def test_what_is_not_finite_stays_with_the_taps_that_reach_it(case, algorithm, layout, rng):
+    x, w, _ = case.arrays(rng, np.float32)
+    dy = case.gradient(rng, np.float32)
+    x[0, 0, -1, -1], dy[1, 1, 0, -1] = np.inf, np.nan
+    with jitconv.without_winograd():
+        dw, db = jitconv.conv2d_backward(
+            in_layout(dy, layout), in_layout(x, layout), w, layout=layout, algorithm=algorithm
+        )[1:]
+    wrong = np.zeros(w.shape, bool)
+    wrong[:, 0, -1, -1] = wrong[1] = True
+    assert_array_equal(np.isfinite(dw), ~wrong)
+    assert_array_equal(np.isnan(db), np.arange(6) == 1)
+
+
+@each_algorithm
 @pytest.mark.parametrize("needs", list(itertools.product((False, True), repeat=3)), ids=str)
 @pytest.mark.parametrize("case", named("odd sizes", "without a batch"), ids=str)
 def test_gives_what_is_needed_and_none_else(case, needs, algorithm, layout, rng):
