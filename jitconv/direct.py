@@ -87,6 +87,8 @@ def _cheapest(
                 smallest = (images, rows) == (1, 1)
                 if split and rows < each.rows:
                     continue
+                if each.pooled and rows % 2 and rows < each.rows:
+                    continue
                 if unfold and not smallest and each.unfolded_bytes(images, rows) > STRIP_BYTES:
                     continue
                 if images > 1 and each.source_bytes(images, rows) + each.target_bytes(images, rows) > STRIP_BYTES:

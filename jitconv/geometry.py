@@ -85,6 +85,8 @@ def _pixel_offsets(images: int, rows: int, cols: int, image_pitch: int, row_pitc
 
 def _streams(each: Correlation) -> bool:
     """Return whether a pass stores its result past the caches."""
+    if each.pooled:
+        return False
     row = each.target.c // each.groups * each.itemsize if each.target_in_place else 0
     return workspace.streams(math.prod(each.target) * each.itemsize, row)
 
@@ -168,7 +170,7 @@ def _correlate_call(each: Correlation, p: ConvProblem, swapped: bool, plan: Pass
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
             "k_block": max(1, BLOCK_BYTES // row_bytes) if each.blocked else each.panel_bytes,
             "panel_bytes": each.panel_bytes, "packed_bytes": packed_bytes, "relu": int(relu),
-            "stream": int(_streams(each)), "kept": 0,
+            "stream": int(_streams(each)), "kept": 0, "read_as": each.read_as, "pooled": int(each.pooled),
             "unfold": int(unfold),
             "unfolded_at": unfolded_at, "target_at": target_at, "table_at": table_at, "spare_at": spare_at,
             "scratch": scratch.size,
@@ -246,7 +248,8 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
         {
             "n": p.n, "c": p.c, "h": p.h, "w": p.w, "oh": out.h, "ow": out.w, "f": p.f,
             "x_first": int(p.layout == "NCHW" and p.c > 1), "dy_first": int(p.layout == "NCHW" and p.f > 1),
-            "groups": p.groups, "group_c": each.group_c, "group_f": p.f // p.groups, "area": each.area,
+            "read_as": p.tail, "groups": p.groups, "group_c": each.group_c, "group_f": p.f // p.groups,
+            "area": each.area,
             "x_in_place": int(each.x_in_place), "dy_in_place": int(each.dy_in_place), "planes": int(each.planes),
             "images": plan.images, "rows": plan.rows, "row_strips": -(-out.h // plan.rows),
             "chunks": plan.chunks, "blocks": blocks, "block_c": block_c, "last_c": last_c,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from . import shapes
 from .kernels.simd import ALIGNMENT, VECTOR_BYTES
+from .kernels.tail import PLAIN, POOLED
 from .kernels.tile import MAX_VECTORS
 from .shapes import Activation, Padding, Pair
 
@@ -21,7 +22,11 @@ BLOCK_BYTES = 192 * 1024
 
 @dataclasses.dataclass(frozen=True)
 class ConvProblem:
-    """A convolution's sizes and options, checked and in one form.  Bytes follow from `dtype`."""
+    """A convolution's sizes and options, checked and in one form.  Bytes follow from `dtype`.
+
+    `tail`: what follows in the same pass, one of those of `kernels/tail.py`. POOLED: the result is that of ReLU and
+    2x2 max pooling, and dy its gradient; MASKED: dy is that of ReLU.
+    """
 
     n: int
     c: int
@@ -36,6 +41,7 @@ class ConvProblem:
     output_size: Pair
     layout: str
     dtype: str
+    tail: int = PLAIN
 
     @property
     def itemsize(self) -> int:
@@ -119,6 +125,7 @@ class Correlation:
 
     `order` is the place of each tap of the kernel in the packed weights. `split`: the phases were cut at the
     borders, so that no tap leaves the source and nothing is multiplied by padding; strips are whole images then.
+    `read_as`: how the source is read; `pooled`: only the largest of each 2x2 targets is stored (`kernels/tail.py`).
     """
 
     source: Activation
@@ -131,6 +138,8 @@ class Correlation:
     phases: tuple[Phase, ...]
     order: tuple[int, ...]
     split: bool
+    read_as: int
+    pooled: bool
 
     @classmethod
     def forward(cls, p: ConvProblem, split: bool) -> Correlation:
@@ -139,7 +148,8 @@ class Correlation:
             forward_lines(p.output.h, p.kernel[0], p.padding[0][0], p.dilation[0]),
             forward_lines(p.output.w, p.kernel[1], p.padding[1][0], p.dilation[1]),
         )
-        return cls._of(p, Activation(p.n, p.c, p.h, p.w), p.output, p.stride, (1, 1), lines, split)
+        made = cls._of(p, Activation(p.n, p.c, p.h, p.w), p.output, p.stride, (1, 1), lines, split)
+        return dataclasses.replace(made, pooled=p.tail == POOLED)
 
     @classmethod
     def backward_data(cls, p: ConvProblem, split: bool) -> Correlation:
@@ -148,7 +158,8 @@ class Correlation:
             backward_lines(p.h, p.kernel[0], p.stride[0], p.padding[0][0], p.dilation[0]),
             backward_lines(p.w, p.kernel[1], p.stride[1], p.padding[1][0], p.dilation[1]),
         )
-        return cls._of(p, p.output, Activation(p.n, p.c, p.h, p.w), (1, 1), p.stride, lines, split)
+        made = cls._of(p, p.output, Activation(p.n, p.c, p.h, p.w), (1, 1), p.stride, lines, split)
+        return dataclasses.replace(made, read_as=p.tail)
 
     @classmethod
     def _of(
@@ -190,6 +201,8 @@ class Correlation:
             tuple(phases),
             sequence,
             split,
+            PLAIN,
+            False,
         )
 
     @property
@@ -227,6 +240,8 @@ class Correlation:
     @functools.cached_property
     def source_in_place(self) -> bool:
         """Whether the tile can read the caller's array: pixels are rows of channels and no tap leaves the image."""
+        if self.read_as != PLAIN:
+            return False
         top, left = self.origin
         inside = top >= 0 and top + self.strip_rows(self.rows) <= self.source.h
         inside = inside and left >= 0 and left + self.cols <= self.source.w
@@ -250,7 +265,7 @@ class Correlation:
     @property
     def target_in_place(self) -> bool:
         """Whether the tile can write the caller's array: pixels are rows of channels, written once."""
-        return self.layout == "NHWC" and not self.blocked
+        return self.layout == "NHWC" and not self.blocked and not self.pooled
 
     @functools.cached_property
     def merged(self) -> bool:
@@ -369,7 +384,7 @@ class WeightGradient:
         the array is copied where that would reach past it.
         """
         p = self.problem
-        return p.layout == "NHWC" and p.groups == 1 and self.panels[0] == 1
+        return p.layout == "NHWC" and p.groups == 1 and self.panels[0] == 1 and p.tail == PLAIN
 
     def x_bytes(self, images: int, rows: int, block_c: int) -> int:
         """Return the bytes of a strip of one block of x's channels."""

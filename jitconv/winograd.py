@@ -31,6 +31,7 @@ from .kept import KEPT_FROM, KeptWeights
 from .kernels import transforms, winograd
 from .kernels.layout import GATHER_TABLE_BYTES
 from .kernels.simd import VECTOR_BYTES
+from .kernels.tail import PLAIN, POOLED
 from .kernels.tile import SPARE_BYTES, TILE_ROWS
 from .kernels.transforms import Form
 from .problem import ConvProblem, cut_panels
@@ -94,13 +95,16 @@ class WinogradPass:
     layout: str
     itemsize: int
     form: Form
+    read_as: int = PLAIN  # how the source is read
+    pooled: bool = False  # only the largest of each 2x2 targets is stored
 
     @classmethod
     def forward(cls, p: ConvProblem, form: Form) -> WinogradPass:
         """Return the forward pass."""
         source = Activation(p.n, p.c, p.h, p.w)
         origin = -p.padding[0][0], -p.padding[1][0]
-        return cls(source, p.output, origin, False, p.groups, p.layout, p.itemsize, form)
+        pooled = p.tail == POOLED
+        return cls(source, p.output, origin, False, p.groups, p.layout, p.itemsize, form, pooled=pooled)
 
     @classmethod
     def backward_data(cls, p: ConvProblem, form: Form) -> WinogradPass | None:
@@ -116,7 +120,7 @@ class WinogradPass:
             odd = top % 2
             form = transforms.STRIDE_2_DATA_ODD if odd else transforms.STRIDE_2_DATA_EVEN
             origin = top // 2 - 1 + odd, left // 2 - 1 + odd
-        return cls(p.output, target, origin, True, p.groups, p.layout, p.itemsize, form)
+        return cls(p.output, target, origin, True, p.groups, p.layout, p.itemsize, form, p.tail)
 
     @property
     def lanes(self) -> int:
@@ -162,7 +166,7 @@ class WinogradPass:
     @property
     def target_in_place(self) -> bool:
         """Whether whole pixels can be written to the caller's array."""
-        return self.layout == "NHWC" and self.width % self.lanes == 0
+        return self.layout == "NHWC" and self.width % self.lanes == 0 and not self.pooled
 
     @property
     def pixel_bytes(self) -> int:
@@ -354,7 +358,8 @@ def _geometry(each: WinogradPass, plan: PassPlan, relu: bool) -> tuple[NDArray[A
             "target_pitch": each.target.c * size if each.target_in_place else product_tile,
             "panels": panels, "vectors": vectors, "last_vectors": last, "lanes": vectors * each.lanes,
             "panel_bytes": each.depth * vectors * VECTOR_BYTES, "weight_pitch": each.weight_pitch, "relu": int(relu),
-            "stream": int(workspace.streams(math.prod(each.target) * size)),
+            "stream": int(workspace.streams(math.prod(each.target) * size) and not each.pooled),
+            "read_as": each.read_as, "pooled": int(each.pooled),
             "a_table": a_table, "c_table": c_table, "inputs_at": inputs_at, "products_at": products_at,
             "target_at": target_at, "patch_at": patch_at, "table_at": table_at, "spare_at": spare_at,
             "scratch": scratch.size,

@@ -312,6 +312,7 @@ def _geometry(
         {
             "n": p.n, "c": p.c, "h": p.h, "w": p.w, "oh": out.h, "ow": out.w, "f": p.f,
             "x_first": int(each.x_first), "dy_first": int(each.dy_first),
+            "read_as": p.tail,
             "groups": p.groups, "group_c": each.group_c, "group_f": p.f // p.groups,
             "form": form.number, "outputs": form.outputs, "step": form.step, "extent": form.extent,
             "line": form.points, "taps": form.taps, "area": form.taps**2, "points": each.points,

@@ -18,6 +18,7 @@ from .jit import inlined, step, worker
 from .layout import gather_rows, scatter_rows
 from .pack import pack_panels
 from .simd import VECTOR_BYTES, copy_bytes, fence, load, load_i64, record_at, store
+from .tail import ARGMAX, PLAIN, Y, gather_gradient, pool_rows
 from .tile import ADD, RELU, SOME_LANES, STREAM, sweep
 
 FIELDS = (
@@ -40,8 +41,9 @@ FIELDS = (
     "k_block",
     # bytes of a panel of packed weights, and of all
     "panel_bytes", "packed_bytes",
-    # 1: past the caches, where target is aligned
-    "relu", "stream", "unfold",
+    # 1: past the caches, where target is aligned; 1: im2col; how source is read; 1: of the result the largest of each
+    # square
+    "relu", "stream", "unfold", "read_as", "pooled",
     # 1: the argument w is packed weights
     "kept",
     # byte offsets in a thread's scratch, and its size
@@ -60,12 +62,18 @@ PHASE_COLUMNS = 10
 def _gather(source, g, image, images, first, rows, strip, table, like):
     """Fill `strip` with the source pixels, padding included, of phase rows `first`... of `images` images."""
     image_bytes = g.c * g.h * g.w * like.itemsize
+    top, height = first * g.in_stride_h + g.origin_h, (rows - 1) * g.in_stride_h + g.source_span
     for i in range(images):
-        gather_rows(
-            source + (image + i) * image_bytes, g.source_first != 0, g.h, g.w, g.c, 0, g.c,
-            first * g.in_stride_h + g.origin_h, (rows - 1) * g.in_stride_h + g.source_span,
-            g.origin_w, g.source_cols, strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, like,
-        )  # fmt: skip
+        if g.read_as == PLAIN:
+            gather_rows(
+                source + (image + i) * image_bytes, g.source_first != 0, g.h, g.w, g.c, 0, g.c, top, height,
+                g.origin_w, g.source_cols, strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, like,
+            )  # fmt: skip
+        else:
+            gather_gradient(
+                source, g.read_as, image + i, g.h, g.w, g.c, 0, g.c, top, height, g.origin_w, g.source_cols,
+                strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, like,
+            )  # fmt: skip
 
 
 @step
@@ -183,6 +191,14 @@ def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
         unfolded_group = group
         if not g.target_in_place:
             for i in range(images):
+                if g.pooled:
+                    place = ((image + i) * (g.oh // 2) + first // 2) * (g.ow // 2) * g.f + channel
+                    pool_rows(
+                        c + i * target_rows * g.ow * g.target_pitch, g.ow * g.target_pitch, g.target_pitch,
+                        target_rows, g.ow, load_i64(target + 8 * Y) + place * size,
+                        load_i64(target + 8 * ARGMAX) + place, g.f, channels, like,
+                    )  # fmt: skip
+                    continue
                 scatter_rows(
                     c + i * target_rows * g.ow * g.target_pitch, g.target_pitch, channels, g.target_first != 0,
                     g.oh * g.ow * size, g.f, channel, corner + i * image_bytes, target_rows * g.ow, stream, like,
@@ -195,7 +211,7 @@ def correlate(like, arguments, thread, threads):
 
     Arguments: source, w, b, target, scratch, the record and the table of `pack`, geometry, tables. Scratch holds the
     packed weights and then, for each thread, the geometry's scratch bytes. One thread packs the weights itself;
-    several find them packed.
+    several find them packed. For source and target there may be the tables of `tail.py`.
     """
     source, w, b, target, scratch, packing, offsets, geometry, tables = carray(arguments, 9)
     g = _geometry(geometry)

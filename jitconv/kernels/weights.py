@@ -25,11 +25,12 @@ from .simd import (
     transpose_block,
     zero_bytes,
 )
+from .tail import PLAIN, gather_gradient
 from .tile import ADD, sweep
 
 FIELDS = (
-    # the arrays; `*_first`: 1 for (n, channels, h, w); `area`: KH * KW
-    "n", "c", "h", "w", "oh", "ow", "f", "x_first", "dy_first", "groups", "group_c", "group_f", "area",
+    # the arrays; `*_first`: 1 for (n, channels, h, w); how dy is read; `area`: KH * KW
+    "n", "c", "h", "w", "oh", "ow", "f", "x_first", "dy_first", "read_as", "groups", "group_c", "group_f", "area",
     # 1 where the tile reads the caller's array itself; 1 where x stays in planes, which are as good as A
     "x_in_place", "dy_in_place", "planes",
     # a strip: `images` whole ones, or `rows` output rows, `row_strips` to an image; chunks of strips
@@ -79,10 +80,16 @@ def _gather_dy(dy, g, image, images, first, rows, channel, count, panel, table, 
     if count < g.lanes:
         zero_bytes(panel, images * rows * g.ow * g.b_step)
     for i in range(images):
-        gather_rows(
-            dy + (image + i) * g.f * g.oh * g.ow * like.itemsize, g.dy_first != 0, g.oh, g.ow, g.f, channel,
-            count, first, rows, 0, g.ow, panel + i * rows * g.ow * g.b_step, g.ow * g.b_step, g.b_step, table, like,
-        )  # fmt: skip
+        to, row = panel + i * rows * g.ow * g.b_step, g.ow * g.b_step
+        if g.read_as == PLAIN:
+            gather_rows(
+                dy + (image + i) * g.f * g.oh * g.ow * like.itemsize, g.dy_first != 0, g.oh, g.ow, g.f, channel, count,
+                first, rows, 0, g.ow, to, row, g.b_step, table, like,
+            )  # fmt: skip
+        else:
+            gather_gradient(
+                dy, g.read_as, image + i, g.oh, g.ow, g.f, channel, count, first, rows, 0, g.ow, to, row, g.b_step, like
+            )
 
 
 @step

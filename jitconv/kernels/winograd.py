@@ -21,7 +21,8 @@ from numba import carray
 
 from .jit import inlined, step, worker
 from .layout import gather_rows, scatter_rows, transpose_rows
-from .simd import VECTOR_BYTES, copy_bytes, copy_vector, fence, record_at, zero_bytes
+from .simd import VECTOR_BYTES, copy_bytes, copy_vector, fence, load_i64, record_at, zero_bytes
+from .tail import ARGMAX, PLAIN, Y, gather_gradient, pool_rows
 from .tile import sweep
 from .transforms import FORMS, FORWARD_FORMS, make_finish, make_streamed, make_transform
 
@@ -43,8 +44,8 @@ FIELDS = (
     # panels of a group of F, vectors in each and in the last, lanes of a panel; bytes of weights, from panel to
     # panel and point to point
     "panels", "vectors", "last_vectors", "lanes", "panel_bytes", "weight_pitch",
-    # 1: past the caches, where target is aligned
-    "relu", "stream",
+    # 1: past the caches, where target is aligned; how source is read; 1: of the result the largest of each square
+    "relu", "stream", "read_as", "pooled",
     # offsets in bytes: of tile rows of A, rows of C
     "a_table", "c_table",
     "inputs_at", "products_at", "target_at", "patch_at", "table_at", "spare_at", "scratch",
@@ -83,12 +84,18 @@ def _inputs(source, g, image, images, first, rows, scratch, like):
     """Transform the inputs of a strip."""
     size = like.itemsize
     tiles = rows * g.tile_cols
+    top, height = first * g.step + g.origin_h, rows * g.step + g.extent - g.step
     for i in range(images):
-        gather_rows(
-            source + (image + i) * g.c * g.h * g.w * size, g.source_first != 0, g.h, g.w, g.c, 0, g.c,
-            first * g.step + g.origin_h, rows * g.step + g.extent - g.step, g.origin_w,
-            g.strip_cols, scratch, g.row_pitch, g.pixel_pitch, scratch + g.table_at, like,
-        )  # fmt: skip
+        if g.read_as == PLAIN:
+            gather_rows(
+                source + (image + i) * g.c * g.h * g.w * size, g.source_first != 0, g.h, g.w, g.c, 0, g.c, top, height,
+                g.origin_w, g.strip_cols, scratch, g.row_pitch, g.pixel_pitch, scratch + g.table_at, like,
+            )  # fmt: skip
+        else:
+            gather_gradient(
+                source, g.read_as, image + i, g.h, g.w, g.c, 0, g.c, top, height, g.origin_w, g.strip_cols, scratch,
+                g.row_pitch, g.pixel_pitch, like,
+            )  # fmt: skip
         for tile in range(tiles):
             corner = tile // g.tile_cols * g.step * g.row_pitch + tile % g.tile_cols * g.step * g.pixel_pitch
             to = scratch + g.inputs_at + (i * tiles + tile) * g.input_tile
@@ -126,6 +133,15 @@ def _outputs(target, g, image, images, first, rows, biases, begin, end, scratch,
             continue
         for index in range(begin, end):
             lane0 = index % g.panels * g.lanes
+            if g.pooled:
+                channel = index // g.panels * g.group_f + lane0
+                place = ((image + i) * (g.oh // 2) + first * g.outputs // 2) * (g.ow // 2) * g.f + channel
+                pool_rows(
+                    scratch + g.target_at + (index - begin) * row_bytes, g.ow * g.target_pitch, g.target_pitch, lines,
+                    g.ow, load_i64(target + 8 * Y) + place * size, load_i64(target + 8 * ARGMAX) + place, g.f,
+                    min(g.lanes, g.group_f - lane0), like,
+                )  # fmt: skip
+                continue
             scatter_rows(
                 scratch + g.target_at + (index - begin) * row_bytes, g.target_pitch, min(g.lanes, g.group_f - lane0),
                 g.target_first != 0, g.oh * g.ow * size, g.f, index // g.panels * g.group_f + lane0,
@@ -170,7 +186,7 @@ def winograd(like, arguments, thread, threads):
     """Overwrite `target` (n, f, oh, ow) or (n, oh, ow, f) with the convolution of `source`.
 
     Arguments: source, transformed (made by `transform_weights`), target, geometry, tables, and scratch of `threads`
-    times the geometry's scratch bytes.
+    times the geometry's scratch bytes. For source and target there may be the tables of `tail.py`.
     """
     source, transformed, target, geometry, tables, scratch = carray(arguments, 6)
     g = _geometry(geometry)

@@ -14,13 +14,14 @@ from numba import carray
 from .jit import inlined, step, worker
 from .layout import gather_rows
 from .simd import VECTOR_BYTES, add_rows, add_vector, load, record_at, store, transpose_block, zero_bytes
+from .tail import PLAIN, gather_gradient
 from .tile import ADD, sweep
 from .transforms import FORWARD_FORMS, SUM_POINT, make_transform
 from .winograd import transform_gradients, transform_inputs
 
 FIELDS = (
-    # the arrays; `*_first`: 1 for (n, channels, h, w)
-    "n", "c", "h", "w", "oh", "ow", "f", "x_first", "dy_first",
+    # the arrays; `*_first`: 1 for (n, channels, h, w); how dy is read
+    "n", "c", "h", "w", "oh", "ow", "f", "x_first", "dy_first", "read_as",
     "groups", "group_c", "group_f",
     # the form, its sizes along an axis, taps along both, and points along both
     "form", "outputs", "step", "extent", "line", "taps", "area", "points",
@@ -76,10 +77,16 @@ def _tiles_of_dy(dy, g, image, first, rows, target, first_tile, scratch, like):
     """Transform the tiles of one image of dy in rows `first`... of tiles."""
     strip = scratch + g.strip_at
     size = like.itemsize
-    gather_rows(
-        dy + image * g.f * g.oh * g.ow * size, g.dy_first != 0, g.oh, g.ow, g.f, 0, g.f, first * g.outputs,
-        rows * g.outputs, 0, g.tile_cols * g.outputs, strip, g.dy_row, g.dy_pixel, scratch + g.table_at, like,
-    )  # fmt: skip
+    if g.read_as == PLAIN:
+        gather_rows(
+            dy + image * g.f * g.oh * g.ow * size, g.dy_first != 0, g.oh, g.ow, g.f, 0, g.f, first * g.outputs,
+            rows * g.outputs, 0, g.tile_cols * g.outputs, strip, g.dy_row, g.dy_pixel, scratch + g.table_at, like,
+        )  # fmt: skip
+    else:
+        gather_gradient(
+            dy, g.read_as, image, g.oh, g.ow, g.f, 0, g.f, first * g.outputs, rows * g.outputs, 0,
+            g.tile_cols * g.outputs, strip, g.dy_row, g.dy_pixel, like,
+        )  # fmt: skip
     for tile in range(rows * g.tile_cols):
         corner = strip + tile // g.tile_cols * g.outputs * g.dy_row + tile % g.tile_cols * g.outputs * g.dy_pixel
         for index in range(g.groups * g.panels):
@@ -188,8 +195,9 @@ def _add_chunks(g, sums, like):
 def winograd_weights(like, arguments, thread, threads):
     """Overwrite `sums` or dw (F, C, KH, KW) and, where the geometry says so, db (F,), as `stage` says.
 
-    Arguments: x, dy, dw, db, geometry, tables, sums, scratch of the geometry's transformed bytes (CHUNKS: for each
-    thread), scratch of `threads` times its scratch bytes, the stage, and the first and the end of a round's strips.
+    Arguments: x, dy, for which there may be the table of `tail.py`, dw, db, geometry, tables, sums, scratch of the
+    geometry's transformed bytes (CHUNKS: for each thread), scratch of `threads` times its scratch bytes, the stage, and
+    the first and the end of a round's strips.
     The sums are, for each chunk, units [group][block][panel][point][channel][lane], then panels of db.
     """
     x, dy, dw, db, geometry, tables, sums, transformed, scratch, stage, begin, end = carray(arguments, 12)
