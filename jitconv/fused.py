@@ -1,7 +1,7 @@
 """Convolution in one pass with what follows it, ReLU and 2x2 max pooling: what layers call.
 
-Activations lie in NHWC, in C order. What each function computes is what `conv2d`, `relu` and `max_pool2d` and their
-gradients compute one after another.
+What each function computes is what `conv2d`, `relu` and `max_pool2d` and their gradients compute one after another.
+Arrays that a layer has made itself are not checked again.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import geometry, plan, shapes, validate, workspace
-from .conv import ConvGradients
 from .kept import KeptWeights
 from .kernels import tail
-from .kernels.tail import MASKED, POOLED
+from .kernels.tail import MASKED, PLAIN, POOLED
 from .problem import ConvProblem
 from .shapes import Activation, Pair
 from .threads import get_num_threads
@@ -34,25 +33,36 @@ class Options(NamedTuple):
     algorithm: str
 
 
+# Those of a dense layer.
+POINT = Options((1, 1), ((0, 0), (0, 0)), (1, 1), 1, "auto")
+
+
 def serves(options: Options, in_channels: int, out_channels: int) -> bool:
     """Return whether a convolution takes ReLU and pooling along: depthwise convolution reads its arrays in place."""
     return not options.groups == in_channels == out_channels
 
 
 @functools.lru_cache(maxsize=512)
-def _problem(x: tuple[int, ...], w: tuple[int, ...], dtype: str, options: Options, how: int) -> ConvProblem:
+def problem_of(
+    x: tuple[int, ...], w: tuple[int, ...], dtype: str, options: Options, layout: str, how: int
+) -> ConvProblem:
     """Return the problem of arrays of these shapes, which are checked here."""
     if len(x) != 4:
-        raise ValueError(f"`x` must have the axes NHWC, got {len(x)} dimensions {x}")
-    image = Activation.of(x, "NHWC")
+        raise ValueError(f"`x` must have the axes {layout}, got {len(x)} dimensions {x}")
+    image = Activation.of(x, layout)
     f, kernel = validate.conv_weights_shape(w, "w", image.c, options.groups, "x")
     axes = zip((image.h, image.w), kernel, options.stride, options.padding, options.dilation, strict=True)
     h, width = (shapes.conv_output_size(length, k, s, p, d) for length, k, s, p, d in axes)
     validate.output_sizes_positive(Activation(image.n, f, h, width), image, kernel, options.padding, options.dilation)
     return ConvProblem(
-        *image, f, kernel, options.stride, options.padding, options.dilation, options.groups, (h, width), "NHWC", dtype,
+        *image, f, kernel, options.stride, options.padding, options.dilation, options.groups, (h, width), layout, dtype,
         how,
     )  # fmt: skip
+
+
+def plain(*arrays: Array) -> bool:
+    """Return whether kernels take all these arrays as they are: images in batches, in C order."""
+    return all(a.ndim == 4 and a.flags.carray for a in arrays)
 
 
 def _table(dtype: np.dtype[Any], *entries: Any) -> Array:
@@ -73,7 +83,8 @@ def conv2d_pooled(
     w : (F, C / groups, KH, KW) array
     b : (F,) array or None
     """
-    p = _problem(x.shape, w.shape, w.dtype.name, options, POOLED)
+    x = validate.array(x, "x", (None,) * 4, w.dtype)
+    p = problem_of(x.shape, w.shape, w.dtype.name, options, "NHWC", POOLED)
     shape = p.n, p.output.h // 2, p.output.w // 2, p.f
     y, argmax = workspace.result(shape, w.dtype), workspace.result(shape, np.dtype(np.uint8))
     if y.size:
@@ -87,36 +98,44 @@ def conv2d_backward(
     dy: Array,
     x: Array,
     w: Array,
-    y: Array,
-    argmax: Array | None,
+    dw: Array,
+    db: Array | None,
     options: Options,
-    needs: tuple[bool, bool, bool],
-) -> ConvGradients:
-    """Return the gradients of a convolution with ReLU or, where there is `argmax`, ReLU and pooling.
+    layout: str,
+    *,
+    saved: tuple[Array, Array | None] | None = None,
+    needs_dx: bool = True,
+) -> Array | None:
+    """Overwrite the gradients of weights and bias, and return that of x, if it is needed.
 
     Parameters
     ----------
-    dy, y : arrays of one shape
-        The gradient of the result, and the result.
-    x, w : the arguments of the forward pass
-    argmax : uint8 array or None
-        As `conv2d_pooled` returned it.
-    needs : (bool, bool, bool)
-        Which of dx, dw and db to compute; db takes dw along.
+    dy : array
+        The gradient of the result.
+    x, w : the arguments of the forward pass, in C order
+    dw, db : arrays of the shapes of w and the bias, in C order
+    saved : (y, argmax), optional
+        The result with ReLU or, with argmax, that of `conv2d_pooled`: dy is its gradient. Only in NHWC.
     """
-    p = _problem(x.shape, w.shape, w.dtype.name, options, MASKED if argmax is None else POOLED)
-    dy = validate.array(dy, "dy", y.shape, w.dtype, "as the output")
-    table = _table(w.dtype, dy, y, 0 if argmax is None else argmax, *y.shape[1:3])
+    dtype = w.dtype
+    how = PLAIN if saved is None else MASKED if saved[1] is None else POOLED
+    p = problem_of(x.shape, w.shape, dtype.name, options, layout, how)
+    shape = p.output.shape(layout) if saved is None else saved[0].shape
+    source = dy = validate.array(dy, "dy", shape, dtype, "as the output")
+    if saved is not None:
+        y, argmax = saved
+        source = _table(dtype, dy, y, 0 if argmax is None else argmax, *y.shape[1:3])
     algorithm, threads = plan.resolve(p, options.algorithm), get_num_threads()
-    dx = dw = db = None
-    if needs[0]:
-        dx = workspace.result(x.shape, w.dtype)
-        if dx.size:
-            geometry.backward_data_call(p, algorithm, threads).run(table, w, None, dx)
-    if needs[1]:
-        dw, db = workspace.result(w.shape, w.dtype), np.empty(p.f if needs[2] else 0, w.dtype)
-        if p.n:
-            geometry.backward_weights_call(p, algorithm, threads, needs[2]).run(x, table, dw, db)
-        else:
-            dw[...], db[...] = 0, 0
-    return ConvGradients(dx, dw, db if needs[2] else None)
+    if p.n == 0:
+        dw[...] = 0
+        if db is not None:
+            db[...] = 0
+    else:
+        bias = np.empty(0, dtype) if db is None else db
+        geometry.backward_weights_call(p, algorithm, threads, db is not None).run(x, source, dw, bias)
+    if not needs_dx:
+        return None
+    dx = workspace.result(x.shape, dtype)
+    if dx.size:
+        geometry.backward_data_call(p, algorithm, threads).run(source, w, None, dx)
+    return dx

@@ -1,9 +1,12 @@
-"""Scratch memory: kept from call to call, one for each Python thread, and bounded."""
+"""Memory for scratch and for results: kept from call to call, for each Python thread apart, and bounded."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -44,15 +47,98 @@ def streams(size: int, pitch: int = 0) -> bool:
 
 
 def result(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an uninitialised array for a result, aligned to a cache line where that is worth its time."""
-    if math.prod(shape) * dtype.itemsize < ALIGNED_BYTES:
+    """Return an uninitialised array for a result, aligned to a cache line where that is worth its time.
+
+    Inside `reusing` it lies in memory of the arena.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < ALIGNED_BYTES:
         return np.empty(shape, dtype)
-    return aligned_empty(shape, dtype)
+    arena: Arena | None = getattr(_local, "arena", None)
+    if arena is None:
+        return aligned_empty(shape, dtype)
+    return arena.take(size)[:size].view(dtype).reshape(shape)
+
+
+class Arena:
+    """Memory that a network's activations and gradients take again at each step.
+
+    A fresh page costs about as much as the arithmetic of a small layer: 4096 of them for 64 channels of 32x32 pixels
+    in a batch of 64, 2 to 3 ms. Blocks that no step has taken since the reset before the last are given back.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[NDArray[np.uint8]] = []
+        self._taken: dict[int, NDArray[np.uint8]] = {}
+        self._used: set[int] = set()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all blocks."""
+        return sum(block.size for block in (*self._free, *self._taken.values()))
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """Return a block of at least `size` bytes that nobody has."""
+        fitting = [block for block in self._free if block.size >= size]
+        if fitting:
+            block = min(fitting, key=len)
+            self._free = [other for other in self._free if other is not block]
+        else:
+            block = aligned_empty((size,), np.dtype(np.uint8))
+        self._taken[_address(block)] = block
+        self._used.add(_address(block))
+        return block
+
+    def release(self, array: NDArray[Any]) -> None:
+        """Take back the block that an array begins with, if it is one of these."""
+        block = self._taken.pop(_address(array), None)
+        if block is not None:
+            self._free.append(block)
+
+    def owns(self, array: NDArray[Any]) -> bool:
+        """Return whether an array begins with a block that has been taken."""
+        return _address(array) in self._taken
+
+    def reset(self) -> None:
+        """Take back all blocks: what was in them is lost."""
+        self._free += self._taken.values()
+        self._free = [block for block in self._free if _address(block) in self._used]
+        self._taken, self._used = {}, set()
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+@contextlib.contextmanager
+def reusing(arena: Arena | None) -> Iterator[None]:
+    """Let `result` take its memory from an arena inside a `with` block, in this Python thread; None: fresh."""
+    before = getattr(_local, "arena", None)
+    _local.arena = arena
+    try:
+        yield
+    finally:
+        _local.arena = before
+
+
+def arena_in_use() -> Arena | None:
+    """Return the arena of the innermost `reusing`."""
+    return getattr(_local, "arena", None)
+
+
+def arena_of(owner: Any) -> Arena:
+    """Return the arena of an object in this Python thread; it goes with the object."""
+    arenas: weakref.WeakKeyDictionary[Any, Arena] | None = getattr(_local, "arenas", None)
+    if arenas is None:
+        arenas = _local.arenas = weakref.WeakKeyDictionary()
+    if owner not in arenas:
+        arenas[owner] = Arena()
+    return arenas[owner]
 
 
 def scratch(size: int, use: str) -> NDArray[np.uint8]:
     """Return at least `size` bytes of aligned scratch; the next call of this thread with this `use` gets the same."""
-    kept: dict[str, NDArray[np.uint8]] = _local.__dict__
+    kept: dict[str, NDArray[np.uint8]] = _local.__dict__.setdefault("scratch", {})
     held = kept.get(use)
     if held is not None and held.size >= size:
         return held

@@ -26,7 +26,7 @@ STEPS = (
     ("direct", "depthwise", "planes", "planes_weights", "winograd", "pooling"),
     ("winograd_weights",),
     ("plan", "geometry"),
-    ("conv", "pool", "columns", "pointwise"),
+    ("conv", "pool", "columns", "pointwise", "relayout", "fused"),
     ("layers",),
     ("training", "compat", "info"),
     ("cli",),

@@ -91,6 +91,27 @@ class Layer(abc.ABC):
             np.copyto(self._gradients[name], value)
 
 
+class ImageLayer(Layer):
+    """A layer whose input has the axes that its `layout` says; a network may run it in the other."""
+
+    def __init__(self, layout: str) -> None:
+        super().__init__()
+        self._layout = validate.layout(layout)
+
+    @property
+    def layout(self) -> str:
+        """The axes of x and y: "NCHW" or "NHWC"."""
+        return self._layout
+
+    def forward(self, x: Array) -> Array:
+        """Return the output for x, whose axes are those of `layout`."""
+        return self.forward_in(self._layout, x)
+
+    @abc.abstractmethod
+    def forward_in(self, layout: str, x: Array) -> Array:
+        """As `forward`, for axes as `layout` says; `backward` follows."""
+
+
 def he_normal(shape: tuple[int, ...], fan_in: float, dtype: np.dtype[Any], seed: Seed) -> Array:
     """Return normal numbers of variance 2 / fan_in.
 

@@ -7,21 +7,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .. import validate
+from .. import fused, validate
 from ..conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
 from ..kept import KeptWeights
 from ..plan import ALGORITHMS
 from ..pointwise import relu_backward
-from .base import Array, Layer, Seed, he_normal
+from .base import Array, ImageLayer, Layer, Seed, he_normal
 
 
 class _Weighted(Layer):
     """A layer with a weight and perhaps a bias."""
 
     def __init__(
-        self, shape: tuple[int, ...], outputs: int, bias: bool, fan_in: float, dtype: DTypeLike, seed: Seed
+        self,
+        shape: tuple[int, ...],
+        outputs: int,
+        bias: bool,
+        fan_in: float,
+        dtype: DTypeLike,
+        seed: Seed,
+        **options: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**options)
         kind = validate.float_dtype(dtype)
         self._add_parameter("weight", he_normal(shape, fan_in, kind, seed))
         if validate.boolean(bias, "bias"):
@@ -42,7 +49,7 @@ class _Weighted(Layer):
         return self.needs_input_gradient, True, self.bias is not None
 
 
-class Conv2d(_Weighted):
+class Conv2d(_Weighted, ImageLayer):
     """Two-dimensional convolution, with ReLU in the same pass if asked for.
 
     After `eval` the packed weights are kept from call to call (`jitconv.KeptWeights`); a change of the weight, in place
@@ -103,34 +110,58 @@ class Conv2d(_Weighted):
         validate.divides(groups, channels, "in_channels")
         validate.divides(groups, outputs, "out_channels")
         shape = (outputs, channels // groups, *kernel)
-        super().__init__(shape, outputs, bias, float(np.prod(shape[1:])), dtype, seed)
+        super().__init__(shape, outputs, bias, float(np.prod(shape[1:])), dtype, seed, layout=layout)
         self.activation: str | None = validate.choice(activation, "activation", (None, "relu"))
         self._kept = KeptWeights()
-        self._options: dict[str, Any] = {
-            "stride": strides,
-            "padding": validate.padding(padding, kernel, strides, dilations),
-            "dilation": dilations,
-            "groups": groups,
-            "layout": validate.layout(layout),
-            "algorithm": validate.choice(algorithm, "algorithm", ALGORITHMS),
-        }
+        self.options = fused.Options(
+            strides,
+            validate.padding(padding, kernel, strides, dilations),
+            dilations,
+            groups,
+            validate.choice(algorithm, "algorithm", ALGORITHMS),
+        )
 
-    def forward(self, x: Array) -> Array:
+    def forward_in(self, layout: str, x: Array) -> Array:
         """Return the convolution of x, (N, C, H, W) or (N, H, W, C) by `layout`."""
+        return self.forward_with(layout, x, self.activation)
+
+    def forward_with(self, layout: str, x: Array, activation: str | None) -> Array:
+        """As `forward_in`, with this activation in place of the layer's own."""
         kept = None if self.training else self._kept
-        y = conv2d(x, self.weight, self.bias, activation=self.activation, kept=kept, **self._options)
-        self._saved = x, y if self.activation else None
+        options = self.options._asdict()
+        y = conv2d(x, self.weight, self.bias, activation=activation, kept=kept, layout=layout, **options)
+        self._saved = x, y if activation else None, None, layout
+        return y
+
+    @property
+    def takes_pooling(self) -> bool:
+        """Whether `forward_pooled` serves this layer."""
+        outputs, channels = self.weight.shape[:2]
+        return fused.serves(self.options, channels * self.options.groups, outputs)
+
+    def forward_pooled(self, x: Array) -> Array:
+        """Return the largest of each 2x2 pixels of ReLU of the convolution of x (N, H, W, C); `backward` follows."""
+        kept = None if self.training else self._kept
+        y, argmax = fused.conv2d_pooled(x, self.weight, self.bias, self.options, kept)
+        self._saved = x, y, argmax, "NHWC"
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Fill the gradients of weight and bias, and return dx."""
-        x, y = self._restore()
-        if y is not None:
+        x, y, argmax, layout = self._restore()
+        takes_tail = y is not None and layout == "NHWC" and self.takes_pooling and fused.plain(x, y)
+        if y is not None and not takes_tail:
             dy = relu_backward(dy, y)
-        gradients = conv2d_backward(dy, x, self.weight, needs=self._needs, **self._options)
-        self._store_gradient("weight", gradients.dw)
-        self._store_gradient("bias", gradients.db)
-        return gradients.dx
+        if not fused.plain(x, self.weight):
+            options = self.options._asdict()
+            gradients = conv2d_backward(dy, x, self.weight, needs=self._needs, layout=layout, **options)
+            self._store_gradient("weight", gradients.dw)
+            self._store_gradient("bias", gradients.db)
+            return gradients.dx
+        return fused.conv2d_backward(
+            dy, x, self.weight, self._gradients["weight"], self._gradients.get("bias"), self.options, layout,
+            saved=(y, argmax) if takes_tail else None, needs_dx=self.needs_input_gradient,
+        )  # fmt: skip
 
     def train(self, mode: bool = True) -> Layer:
         """Behave as in training, or, with False, as in use. Return the layer."""
@@ -139,7 +170,7 @@ class Conv2d(_Weighted):
         return super().train(mode)
 
 
-class ConvTranspose2d(_Weighted):
+class ConvTranspose2d(_Weighted, ImageLayer):
     """Two-dimensional transposed convolution.
 
     Parameters
@@ -190,26 +221,25 @@ class ConvTranspose2d(_Weighted):
         validate.divides(groups, outputs, "out_channels")
         fan_in = channels // groups * kernel[0] * kernel[1] / (strides[0] * strides[1])
         shape = (channels, outputs // groups, *kernel)
-        super().__init__(shape, outputs, bias, fan_in, dtype, seed)
+        super().__init__(shape, outputs, bias, fan_in, dtype, seed, layout=layout)
         self._options: dict[str, Any] = {
             "stride": strides,
             "padding": validate.padding(padding, kernel, strides, dilations, words=False),
             "output_padding": validate.pair(output_padding, "output_padding", 0),
             "dilation": dilations,
             "groups": groups,
-            "layout": validate.layout(layout),
         }
 
-    def forward(self, x: Array) -> Array:
+    def forward_in(self, layout: str, x: Array) -> Array:
         """Return the transposed convolution of x, (N, C, H, W) or (N, H, W, C) by `layout`."""
-        y = conv_transpose2d(x, self.weight, self.bias, **self._options)
-        self._saved = x
+        y = conv_transpose2d(x, self.weight, self.bias, layout=layout, **self._options)
+        self._saved = x, layout
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Fill the gradients of weight and bias, and return dx."""
-        x = self._restore()
-        gradients = conv_transpose2d_backward(dy, x, self.weight, needs=self._needs, **self._options)
+        x, layout = self._restore()
+        gradients = conv_transpose2d_backward(dy, x, self.weight, needs=self._needs, layout=layout, **self._options)
         self._store_gradient("weight", gradients.dw)
         self._store_gradient("bias", gradients.db)
         return gradients.dx
@@ -276,14 +306,9 @@ class Dense(_Weighted):
         x, y = self._restore()
         weight = self.weight
         dy = relu_backward(dy, y) if self.activation else validate.array(dy, "dy", y.shape, y.dtype, "as the output")
-        gradients = conv2d_backward(
-            self._image(dy),
-            self._image(x),
-            weight.reshape(*weight.shape, 1, 1),
-            layout="NHWC",
-            needs=self._needs,
-        )
-        if gradients.dw is not None:
-            self._store_gradient("weight", gradients.dw.reshape(weight.shape))
-        self._store_gradient("bias", gradients.db)
-        return None if gradients.dx is None else gradients.dx.reshape(x.shape)
+        kernel = weight.reshape(*weight.shape, 1, 1)
+        dx = fused.conv2d_backward(
+            self._image(dy), self._image(x), kernel, self._gradients["weight"].reshape(kernel.shape),
+            self._gradients.get("bias"), fused.POINT, "NHWC", needs_dx=self.needs_input_gradient,
+        )  # fmt: skip
+        return None if dx is None else dx.reshape(x.shape)

@@ -7,10 +7,10 @@ from numpy.typing import DTypeLike
 
 from .. import validate
 from ..pointwise import batch_norm, batch_norm_backward, dropout
-from .base import Array, Layer, Seed
+from .base import Array, ImageLayer, Layer, Seed
 
 
-class BatchNorm2d(Layer):
+class BatchNorm2d(ImageLayer):
     """Batch normalisation of each channel; arguments and semantics are those of ``torch.nn.BatchNorm2d``.
 
     Parameters
@@ -52,12 +52,11 @@ class BatchNorm2d(Layer):
         layout: str = "NCHW",
         dtype: DTypeLike = np.float32,
     ) -> None:
-        super().__init__()
+        super().__init__(layout)
         features = validate.integer(num_features, "num_features", 1)
         kind = validate.float_dtype(dtype)
         self._eps = validate.real(eps, "eps", 0.0)
         self._momentum = None if momentum is None else validate.real(momentum, "momentum", 0.0, 1.0)
-        self._layout = validate.layout(layout)
         self._unit = np.ones(features, kind), np.zeros(features, kind)
         if validate.boolean(affine, "affine"):
             self._add_parameter("weight", np.ones(features, kind))
@@ -77,7 +76,7 @@ class BatchNorm2d(Layer):
             return self._momentum
         return 1.0 / (1 + int(self._buffers["num_batches_tracked"]))
 
-    def forward(self, x: Array) -> Array:
+    def forward_in(self, layout: str, x: Array) -> Array:
         """Return the normalised x."""
         weight, bias = self._scale_and_shift()
         tracked = "num_batches_tracked" in self._buffers
@@ -90,16 +89,16 @@ class BatchNorm2d(Layer):
             training=self.training,
             momentum=self._share() if tracked and self.training else 0.0,
             eps=self._eps,
-            layout=self._layout,
+            layout=layout,
         )
         if tracked and self.training:
             self._buffers["num_batches_tracked"] += 1
-        self._saved = x, mean, inverse_std, self.training or not tracked
+        self._saved = x, mean, inverse_std, self.training or not tracked, layout
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Fill the gradients of weight and bias, and return dx."""
-        x, mean, inverse_std, of_batch = self._restore()
+        x, mean, inverse_std, of_batch, layout = self._restore()
         weight, _ = self._scale_and_shift()
         dx, dw, db = batch_norm_backward(
             dy,
@@ -108,7 +107,7 @@ class BatchNorm2d(Layer):
             mean,
             inverse_std,
             training=of_batch,
-            layout=self._layout,
+            layout=layout,
             needs_dx=self.needs_input_gradient,
         )
         if "weight" in self._parameters:

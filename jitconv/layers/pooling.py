@@ -15,10 +15,10 @@ from ..pool import (
     max_pool2d_backward,
     max_pool2d_with_argmax,
 )
-from .base import Array, Layer
+from .base import Array, ImageLayer
 
 
-class MaxPool2d(Layer):
+class MaxPool2d(ImageLayer):
     """The largest element of each window.
 
     Parameters
@@ -47,7 +47,7 @@ class MaxPool2d(Layer):
         ceil_mode: bool = False,
         layout: str = "NCHW",
     ) -> None:
-        super().__init__()
+        super().__init__(layout)
         self._kernel = validate.pair(kernel_size, "kernel_size")
         strides = self._kernel if stride is None else validate.pair(stride, "stride")
         dilations = validate.pair(dilation, "dilation")
@@ -56,24 +56,29 @@ class MaxPool2d(Layer):
             "padding": validate.pool_padding(padding, self._kernel, strides, dilations),
             "dilation": dilations,
             "ceil_mode": validate.boolean(ceil_mode, "ceil_mode"),
-            "layout": validate.layout(layout),
         }
 
-    def forward(self, x: Array) -> Array:
+    def forward_in(self, layout: str, x: Array) -> Array:
         """Return the pooled x."""
-        y, argmax = max_pool2d_with_argmax(x, self._kernel, **self._options)
-        self._saved = argmax, x.shape
+        y, argmax = max_pool2d_with_argmax(x, self._kernel, layout=layout, **self._options)
+        self._saved = argmax, x.shape, layout
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        argmax, x_shape = self._restore()
+        argmax, x_shape, layout = self._restore()
         if not self.needs_input_gradient:
             return None
-        return max_pool2d_backward(dy, argmax, x_shape, self._kernel, **self._options)
+        return max_pool2d_backward(dy, argmax, x_shape, self._kernel, layout=layout, **self._options)
+
+    @property
+    def of_squares(self) -> bool:
+        """Whether it takes the largest of each 2x2 pixels: what a convolution can do as it stores them."""
+        options = {"stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "ceil_mode": False}
+        return self._kernel == (2, 2) and self._options == options
 
 
-class AvgPool2d(Layer):
+class AvgPool2d(ImageLayer):
     """The mean of each window.
 
     Parameters
@@ -102,7 +107,7 @@ class AvgPool2d(Layer):
         *,
         layout: str = "NCHW",
     ) -> None:
-        super().__init__()
+        super().__init__(layout)
         self._kernel = validate.pair(kernel_size, "kernel_size")
         strides = self._kernel if stride is None else validate.pair(stride, "stride")
         self._options: dict[str, Any] = {
@@ -110,24 +115,23 @@ class AvgPool2d(Layer):
             "padding": validate.pool_padding(padding, self._kernel, strides, (1, 1)),
             "ceil_mode": validate.boolean(ceil_mode, "ceil_mode"),
             "count_include_pad": validate.boolean(count_include_pad, "count_include_pad"),
-            "layout": validate.layout(layout),
         }
 
-    def forward(self, x: Array) -> Array:
+    def forward_in(self, layout: str, x: Array) -> Array:
         """Return the pooled x."""
-        y = avg_pool2d(x, self._kernel, **self._options)
-        self._saved = x.shape
+        y = avg_pool2d(x, self._kernel, layout=layout, **self._options)
+        self._saved = x.shape, layout
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        x_shape = self._restore()
+        x_shape, layout = self._restore()
         if not self.needs_input_gradient:
             return None
-        return avg_pool2d_backward(dy, x_shape, self._kernel, **self._options)
+        return avg_pool2d_backward(dy, x_shape, self._kernel, layout=layout, **self._options)
 
 
-class GlobalAvgPool2d(Layer):
+class GlobalAvgPool2d(ImageLayer):
     """The mean of each channel of each image; H and W become 1.
 
     Parameters
@@ -137,24 +141,23 @@ class GlobalAvgPool2d(Layer):
     """
 
     def __init__(self, *, layout: str = "NCHW") -> None:
-        super().__init__()
-        self._layout = validate.layout(layout)
+        super().__init__(layout)
 
-    def forward(self, x: Array) -> Array:
+    def forward_in(self, layout: str, x: Array) -> Array:
         """Return the pooled x."""
-        y = global_avg_pool2d(x, layout=self._layout)
-        self._saved = x.shape
+        y = global_avg_pool2d(x, layout=layout)
+        self._saved = x.shape, layout
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        x_shape = self._restore()
+        x_shape, layout = self._restore()
         if not self.needs_input_gradient:
             return None
-        return global_avg_pool2d_backward(dy, x_shape, layout=self._layout)
+        return global_avg_pool2d_backward(dy, x_shape, layout=layout)
 
 
-class GlobalMaxPool2d(Layer):
+class GlobalMaxPool2d(ImageLayer):
     """The largest element of each channel of each image; H and W become 1.
 
     Parameters
@@ -164,18 +167,17 @@ class GlobalMaxPool2d(Layer):
     """
 
     def __init__(self, *, layout: str = "NCHW") -> None:
-        super().__init__()
-        self._layout = validate.layout(layout)
+        super().__init__(layout)
 
-    def forward(self, x: Array) -> Array:
+    def forward_in(self, layout: str, x: Array) -> Array:
         """Return the pooled x."""
-        y, argmax = global_max_pool2d(x, layout=self._layout)
-        self._saved = argmax, x.shape
+        y, argmax = global_max_pool2d(x, layout=layout)
+        self._saved = argmax, x.shape, layout
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        argmax, x_shape = self._restore()
+        argmax, x_shape, layout = self._restore()
         if not self.needs_input_gradient:
             return None
-        return global_max_pool2d_backward(dy, argmax, x_shape, layout=self._layout)
+        return global_max_pool2d_backward(dy, argmax, x_shape, layout=layout)

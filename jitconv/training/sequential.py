@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .. import validate
+from .. import validate, workspace
 from ..layers.base import Array, Layer
 from . import checks
+from .steps import Step, steps_of
 
 
 class Sequential(Layer):
@@ -49,23 +51,38 @@ class Sequential(Layer):
         return {f"{i}.{name}": a for i, layer in enumerate(self.layers) for name, a in layer.buffers.items()}
 
     def forward(self, x: Array) -> Array:
-        """Return the output of the last layer."""
-        for layer in self.layers:
-            x = layer.forward(x)
-        return x
+        """Return the output of the last layer.
+
+        What the layers inside return lies in memory that the next `forward` uses again.
+        """
+        steps = steps_of(self.layers, Sequential)
+        arena, outer = workspace.arena_of(self), workspace.arena_in_use()
+        arena.reset()
+        given = x
+        for step, following in itertools.zip_longest(steps, steps[1:]):
+            # Nobody knows what other layers do with an array; the last one is the caller's.
+            memory = outer if following is None else arena if following.known else None
+            with workspace.reusing(memory):
+                x = step.forward(x)
+        self._saved = steps
+        return x.copy() if arena.owns(x) and x is not given else x
 
     def backward(self, dy: Array) -> Array | None:
         """Fill every layer's gradients and return dx."""
-        trained = [index for index, layer in enumerate(self.layers) if layer.parameters]
-        first = trained[0] if trained else len(self.layers)
+        steps: list[Step] = self._restore()
+        first = next((index for index, step in enumerate(steps) if step.trained), len(steps))
+        arena, outer = workspace.arena_of(self), workspace.arena_in_use()
         gradient: Array | None = dy
-        for index in reversed(range(len(self.layers))):
+        for index in reversed(range(len(steps))):
             if gradient is None or (index < first and not self.needs_input_gradient):
                 return None
-            layer = self.layers[index]
-            layer.needs_input_gradient = self.needs_input_gradient or index > first
-            gradient = layer.backward(gradient)
-        return gradient
+            steps[index].need_input_gradient(self.needs_input_gradient or index > first)
+            memory = outer if index == 0 else arena if steps[index - 1].known else None
+            with workspace.reusing(memory):
+                before, gradient = gradient, steps[index].backward(gradient)
+            if gradient is None or not np.may_share_memory(before, gradient):
+                arena.release(before)
+        return gradient.copy() if gradient is not None and arena.owns(gradient) else gradient
 
     def train(self, mode: bool = True) -> Sequential:
         """Behave as in training, or, with False, as in use. Return the network."""

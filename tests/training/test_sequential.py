@@ -73,7 +73,7 @@ def test_without_an_input_gradient_the_rest_is_the_same(rng):
 
 
 def test_backward_before_forward():
-    with pytest.raises(RuntimeError, match=r"Dense.backward was called before Dense.forward"):
+    with pytest.raises(RuntimeError, match=r"Sequential.backward was called before Sequential.forward"):
         small_network().backward(np.ones((3, 4)))
 
 
