@@ -15,6 +15,7 @@ from .kept import KeptWeights
 from .kernels import depthwise, depthwise_weights
 from .kernels.depthwise import PIXELS, TILES
 from .kernels.simd import VECTOR_BYTES
+from .kernels.tail import PLAIN
 from .problem import ConvProblem, Line, backward_lines, forward_lines
 from .records import Int64, Scratch, Tables, record
 from .shapes import Activation, Pair
@@ -33,8 +34,11 @@ SHORT_RUN = 8
 
 
 def runs(p: ConvProblem, algorithm: str) -> bool:
-    """Whether these kernels are what direct means for a problem: every channel has one kernel of its own."""
-    return algorithm == "direct" and p.groups == p.c == p.f
+    """Whether these kernels are what direct means for a problem: every channel has one kernel of its own.
+
+    They read and write their arrays in place, and so take nothing else along.
+    """
+    return algorithm == "direct" and p.groups == p.c == p.f and p.tail == PLAIN
 
 
 class Sums(NamedTuple):

@@ -33,12 +33,8 @@ class Options(NamedTuple):
     algorithm: str
 
 
-# Those of a dense layer.
-POINT = Options((1, 1), ((0, 0), (0, 0)), (1, 1), 1, "auto")
-
-
 def serves(options: Options, in_channels: int, out_channels: int) -> bool:
-    """Return whether a convolution takes ReLU and pooling along: depthwise convolution reads its arrays in place."""
+    """Return whether a convolution gains by taking ReLU and pooling along: depthwise has faster kernels without."""
     return not options.groups == in_channels == out_channels
 
 

@@ -26,7 +26,7 @@ STEPS = (
     ("direct", "depthwise", "planes", "planes_weights", "winograd", "pooling"),
     ("winograd_weights",),
     ("plan", "geometry"),
-    ("conv", "pool", "columns", "pointwise", "relayout", "fused"),
+    ("conv", "pool", "columns", "pointwise", "relayout", "fused", "dense"),
     ("layers",),
     ("training", "compat", "info"),
     ("cli",),

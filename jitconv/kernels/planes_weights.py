@@ -123,7 +123,7 @@ def _emit(builder, vector, shape, end, args):
 
 
 @intrinsic
-def _tile(typingctx, shape, whole, rest, dy, planes, x, taps, sums, sums_pitch, ahead, like):
+def dot_tile(typingctx, shape, whole, rest, dy, planes, x, taps, sums, sums_pitch, ahead, like):
     """Add the products of some planes of dy and x under some taps to their sums.
 
     `whole` vectors, then `rest` lanes; `planes`, `taps`: tables of offsets; `ahead`: how far on lie the planes
@@ -212,7 +212,7 @@ def planes_weights(like, arguments, thread, threads):
             planes = dy + image * g.f * dy_pitch + first * row_pitch
             for f in range(0, g.rounded_f, tile_planes):
                 for tap in range(0, g.rounded_taps, tile_taps):
-                    _tile(
+                    dot_tile(
                         g.shape, whole, rest, planes, tables + 8 * (g.plane_table + f), own,
                         tables + 8 * (g.tap_table + tap), into + f * sums_pitch + tap * VECTOR_BYTES, sums_pitch,
                         tile_planes * dy_pitch, element,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .. import fused, validate
+from .. import dense, fused, validate
 from ..conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
 from ..kept import KeptWeights
 from ..plan import ALGORITHMS
@@ -248,9 +248,8 @@ class ConvTranspose2d(_Weighted, ImageLayer):
 class Dense(_Weighted):
     """A dense (fully connected, linear) layer, with ReLU in the same pass if asked for.
 
-    It is a 1x1 convolution on the library's own kernels, not a product by BLAS: its results are the same bits
-    for any number of threads, and BLAS threads, which spin for a while after a product, would slow the next
-    layer.
+    It runs on the library's own kernels, not on BLAS: its results are the same bits for any number of threads, and BLAS
+    threads, which spin for a while after a product, would slow the next layer.
 
     Parameters
     ----------
@@ -286,29 +285,17 @@ class Dense(_Weighted):
         super().__init__((outputs, features), outputs, bias, float(features), dtype, seed)
         self.activation: str | None = validate.choice(activation, "activation", (None, "relu"))
 
-    @staticmethod
-    def _image(a: Array) -> Array:
-        """Return rows as the pixels of one image; no rows as no image, for an image has a pixel."""
-        return a.reshape(1, len(a), 1, a.shape[1]) if len(a) else a.reshape(0, 1, 1, a.shape[1])
-
     def forward(self, x: Array) -> Array:
         """Return x @ weight.T + bias.  x (N, in_features)."""
         weight = self.weight
         rows = validate.array(x, "x", (None, weight.shape[1]), weight.dtype, "as (N, in_features)")
-        kernel = weight.reshape(*weight.shape, 1, 1)
-        y = conv2d(self._image(rows), kernel, self.bias, layout="NHWC", activation=self.activation)
-        y = y.reshape(len(rows), len(weight))
+        y = dense.forward(rows, weight, self.bias, self.activation == "relu")
         self._saved = rows, y
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Fill the gradients of weight and bias, and return dx."""
         x, y = self._restore()
-        weight = self.weight
         dy = relu_backward(dy, y) if self.activation else validate.array(dy, "dy", y.shape, y.dtype, "as the output")
-        kernel = weight.reshape(*weight.shape, 1, 1)
-        dx = fused.conv2d_backward(
-            self._image(dy), self._image(x), kernel, self._gradients["weight"].reshape(kernel.shape),
-            self._gradients.get("bias"), fused.POINT, "NHWC", needs_dx=self.needs_input_gradient,
-        )  # fmt: skip
-        return None if dx is None else dx.reshape(x.shape)
+        gradients = self._gradients["weight"], self._gradients.get("bias")
+        return dense.backward(dy, x, self.weight, *gradients, self.needs_input_gradient)
