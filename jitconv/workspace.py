@@ -136,6 +136,11 @@ def arena_of(owner: Any) -> Arena:
     return arenas[owner]
 
 
+def scratch_bytes() -> int:
+    """Return the bytes of scratch that are kept for this Python thread."""
+    return sum(held.size for held in _local.__dict__.get("scratch", {}).values())
+
+
 def scratch(size: int, use: str) -> NDArray[np.uint8]:
     """Return at least `size` bytes of aligned scratch; the next call of this thread with this `use` gets the same."""
     kept: dict[str, NDArray[np.uint8]] = _local.__dict__.setdefault("scratch", {})

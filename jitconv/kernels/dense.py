@@ -125,8 +125,8 @@ def dense_gradient(like, arguments, thread, threads):
     """Overwrite C (rows, columns) with a sum of rows of B (k, columns), as the record says.
 
     Arguments: A, B, C, the record, tables of the offsets of the rows of A, then of C, and scratch of `threads` times
-    the record's. A unit is some columns of some rows; what is left of the columns goes with the last of them, and overlaps
-    it where it is no whole vector.
+    the record's. A unit is some columns of some rows; what is left of the columns goes with the last of them, and
+    overlaps it where it is no whole vector.
     """
     a, b, c, record, tables, scratch = carray(arguments, 6)
     g = _gradient(record)

@@ -79,6 +79,10 @@ class Layer(abc.ABC):
         """Behave as in use. Return the layer."""
         return self.train(False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: all but what the last `forward` kept for `backward`."""
+        return self.__dict__ | {"_saved": None}
+
     def _restore(self) -> Any:
         return validate.after_forward(self._saved, type(self).__name__)
 

@@ -10,8 +10,10 @@ from numpy.typing import DTypeLike
 from .. import dense, fused, validate
 from ..conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
 from ..kept import KeptWeights
+from ..kernels.tail import PLAIN, POOLED
 from ..plan import ALGORITHMS
 from ..pointwise import relu_backward
+from ..problem import ConvProblem
 from .base import Array, ImageLayer, Layer, Seed, he_normal
 
 
@@ -145,6 +147,13 @@ class Conv2d(_Weighted, ImageLayer):
         y, argmax = fused.conv2d_pooled(x, self.weight, self.bias, self.options, kept)
         self._saved = x, y, argmax, "NHWC"
         return y
+
+    def problem(self) -> ConvProblem:
+        """Return the problem of the last `forward`, for those who ask for its plans."""
+        x, _, argmax, layout = self._restore()
+        shape = x.shape if x.ndim == 4 else (1, *x.shape)
+        how = PLAIN if argmax is None else POOLED
+        return fused.problem_of(shape, self.weight.shape, self.weight.dtype.name, self.options, layout, how)
 
     def backward(self, dy: Array) -> Array | None:
         """Fill the gradients of weight and bias, and return dx."""

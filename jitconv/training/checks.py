@@ -92,6 +92,13 @@ def image_shape(value: Any, name: str) -> tuple[int, int, int]:
     return channels, h, w
 
 
+def shape(value: Any, name: str) -> tuple[int, ...]:
+    """Return the shape of an array."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"`{name}` must be a tuple of sizes, got {value!r}")
+    return tuple(integer(size, name, 0) for size in value)
+
+
 def image_fits(h: int, w: int, model: str, given: tuple[int, ...]) -> None:
     """Refuse images that a model's convolutions and poolings reduce to nothing."""
     if h < 1 or w < 1:

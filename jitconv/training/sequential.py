@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from .. import validate, workspace
 from ..layers.base import Array, Layer
 from . import checks
 from .steps import Step, steps_of
+from .summary import summary
 
 
 class Sequential(Layer):
@@ -55,6 +56,10 @@ class Sequential(Layer):
 
         What the layers inside return lies in memory that the next `forward` uses again.
         """
+        return self.run(x)
+
+    def run(self, x: Array, observe: Callable[[Step, Array, Array], None] | None = None) -> Array:
+        """As `forward`; `observe` is called with each step, its input and its output."""
         steps = steps_of(self.layers, Sequential)
         arena, outer = workspace.arena_of(self), workspace.arena_in_use()
         arena.reset()
@@ -63,7 +68,9 @@ class Sequential(Layer):
             # Nobody knows what other layers do with an array; the last one is the caller's.
             memory = outer if following is None else arena if following.known else None
             with workspace.reusing(memory):
-                x = step.forward(x)
+                before, x = x, step.forward(x)
+            if observe is not None:
+                observe(step, before, x)
         self._saved = steps
         return x.copy() if arena.owns(x) and x is not given else x
 
@@ -90,6 +97,25 @@ class Sequential(Layer):
         for layer in self.layers:
             layer.train(mode)
         return self
+
+    def summary(self, x_shape: tuple[int, ...]) -> None:
+        """Print what the network does with batches of a shape: its layers, and what was decided about them.
+
+        For each step the layers that run as one, the shape of the result as it lies inside, parameters, the products
+        and sums of the forward pass, and the algorithms of convolutions; then the memory that a training step takes.
+        One step of a copy is run to find out.
+
+        Parameters
+        ----------
+        x_shape : tuple of int
+            The shape of a batch, as `forward` takes it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the shape does not fit the network.
+        """
+        print(summary(self, checks.shape(x_shape, "x_shape")))
 
     def state(self) -> dict[str, Array]:
         """Return copies of all parameters and buffers, by name."""
