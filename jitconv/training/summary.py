@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,11 +15,19 @@ from ..layers.base import Array, Layer
 from ..threads import get_num_threads, num_threads
 from .steps import Step
 
-if TYPE_CHECKING:
-    from .sequential import Sequential
-
 _HEAD = ("layers", "output", "parameters", "MFLOP", "fused", "algorithm: forward, backward-data, backward-weights")
 _MIB = 2**20
+
+
+class Network(Protocol):
+    """What is asked of a `Sequential`."""
+
+    @property
+    def parameters(self) -> Mapping[str, Array]: ...
+    @property
+    def buffers(self) -> Mapping[str, Array]: ...
+    def run(self, x: Array, observe: Callable[[Step, Array, Array], None] | None = None) -> Array: ...
+    def backward(self, dy: Array) -> Array | None: ...
 
 
 class _Trial(NamedTuple):
@@ -30,7 +39,7 @@ class _Trial(NamedTuple):
     scratch: int
 
 
-def summary(model: Sequential, x_shape: tuple[int, ...]) -> str:
+def summary(model: Network, x_shape: tuple[int, ...]) -> str:
     """Return the table of a network for batches of a shape, and the memory of a training step."""
     own = list(model.parameters.values())
     dtype = own[0].dtype if own else np.dtype(np.float32)
@@ -54,7 +63,7 @@ def summary(model: Sequential, x_shape: tuple[int, ...]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _in_thread(model: Sequential, x: Array) -> _Trial:
+def _in_thread(model: Network, x: Array) -> _Trial:
     """Return what a step of the network shows, in a Python thread that has no scratch yet."""
     found: list[_Trial] = []
     failed: list[BaseException] = []
@@ -75,7 +84,7 @@ def _in_thread(model: Sequential, x: Array) -> _Trial:
     return found[0]
 
 
-def _try(model: Sequential, x: Array) -> _Trial:
+def _try(model: Network, x: Array) -> _Trial:
     seen: list[tuple[Step, tuple[int, ...], int]] = []
     small = 0
 
