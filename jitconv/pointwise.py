@@ -1,4 +1,4 @@
-"""ReLU, dropout and batch normalisation: check, allocate, call a kernel."""
+"""ReLU, dropout and batch normalisation: check, allocate, call kernels."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import threads, validate
+from . import validate, workspace
+from .cost import threads_for
 from .kernels import batchnorm as batchnorm_kernels
 from .kernels import pointwise as kernels
 
 Array = NDArray[Any]
 
-# Elements below which one thread finishes before a second would have started (a launch costs 1-2 us).
-SMALL = 1 << 14
 # Elements of one block of rows in batch normalisation: 32 KB in float32, which stay in the first-level cache
 # between the block's mean and its scatter.
 BLOCK_ELEMENTS = 8192
 
 
-def parts(size: int) -> int:
-    """Return over how many parts to split `size` elements."""
-    return 1 if size < SMALL else threads.get_num_threads()
+# Cycles of one thread for an element of float32 that comes from L3 and goes there.
+RELU_CYCLES, DROPOUT_CYCLES, NORM_CYCLES = 1.0, 2.0, 2.0
 
 
 def relu(x: Array) -> Array:
@@ -33,8 +31,8 @@ def relu(x: Array) -> Array:
     x : array of float32 or float64, any shape
     """
     x = validate.floats(x, "x")
-    y = np.empty_like(x)
-    kernels.relu_forward(x.reshape(-1), y.reshape(-1), parts(x.size))
+    y = workspace.result(x.shape, x.dtype)
+    kernels.relu_forward(x.dtype, threads_for(x.size * RELU_CYCLES), x, y, x.size)
     return y
 
 
@@ -45,8 +43,8 @@ def relu_backward(dy: Array, y: Array) -> Array:
     """
     y = validate.floats(y, "y")
     dy = validate.array(dy, "dy", y.shape, y.dtype, "as the output")
-    dx = np.empty_like(y)
-    kernels.relu_backward(dy.reshape(-1), y.reshape(-1), dx.reshape(-1), parts(y.size))
+    dx = workspace.result(y.shape, y.dtype)
+    kernels.relu_backward(y.dtype, threads_for(y.size * RELU_CYCLES), dy, y, dx, y.size)
     return dx
 
 
@@ -64,10 +62,11 @@ def dropout(x: Array, p: float, key: int, *, name: str = "x") -> Array:
     """
     x = validate.floats(x, name)
     p = validate.real(p, "p", 0.0, 1.0)
-    low, high = np.random.SeedSequence(key).generate_state(2).astype(np.uint64)
-    scale = x.dtype.type(1.0 / (1.0 - p) if p < 1.0 else 0.0)
-    y = np.empty_like(x)
-    kernels.dropout_apply(x.reshape(-1), low, high, np.uint64(round(p * 2**32)), scale, y.reshape(-1), parts(x.size))
+    low, high = map(int, np.random.SeedSequence(key).generate_state(2))
+    scale = np.array([1.0 / (1.0 - p) if p < 1.0 else 0.0], x.dtype)
+    y = workspace.result(x.shape, x.dtype)
+    parts = threads_for(x.size * DROPOUT_CYCLES)
+    kernels.dropout_apply(x.dtype, parts, x, y, scale, x.size, low, high, round(p * 2**32))
     return y
 
 
@@ -87,32 +86,49 @@ class BatchNormGradients(NamedTuple):
     db: Array
 
 
-def _geometry(shape: tuple[int, ...], channels: int, layout: str) -> tuple[int, int, int, int]:
-    """Return (count, inner, rows, blocks): values a channel, and the blocks that sums are taken over."""
-    sizes = validate.channels(shape, channels, layout)
-    count = sizes.n * sizes.h * sizes.w
-    inner = sizes.h * sizes.w if layout == "NCHW" else 1
-    rows = max(1, BLOCK_ELEMENTS // channels)
-    return count, inner, rows, sizes.n if inner > 1 else -(-count // rows)
+class _Cut(NamedTuple):
+    """How an activation is cut for sums over its channels: into planes, or into blocks of rows."""
+
+    planes: bool
+    values: int  # of a channel
+    blocks: int
+    block: int  # values of a channel in each; the last may have fewer
+    sizes: tuple[int, ...]  # as the kernels take them
+    threads: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], channels: int, layout: str) -> _Cut:
+        n, _, h, w = validate.channels(shape, channels, layout)
+        count = n * h * w
+        parts = threads_for(count * channels * NORM_CYCLES)
+        if layout == "NCHW" and h * w > 1:
+            return cls(True, count, n, h * w, (n, channels, h * w), parts)
+        rows = max(1, BLOCK_ELEMENTS // channels)
+        return cls(False, count, -(-count // rows), rows, (count, channels), parts)
+
+    def partial_sums(self, channels: int, dtype: np.dtype[Any]) -> tuple[Array, tuple[Any, ...]]:
+        """Return room for two sums of each block, and what the kernels take after it."""
+        partial = np.empty((self.blocks, 2, channels), dtype)
+        if self.planes:
+            return partial, (np.empty((self.threads, 2, batchnorm_kernels.LANES), dtype), *self.sizes)
+        return partial, (self.blocks, self.block, *self.sizes)
 
 
-def _moments(x: Array, count: int, inner: int, rows: int, blocks: int, channels: int) -> tuple[Array, Array]:
+def _moments(x: Array, cut: _Cut, channels: int) -> tuple[Array, Array]:
     """Return the mean and the biased variance of each channel, in float64.
 
     The blocks' moments are put together by the formula of Chan, Golub and LeVeque, "Updating formulae and a
     pairwise algorithm for computing sample variances" (1979), which does not cancel.
     """
-    n_threads = parts(x.size)
-    lanes = np.empty((n_threads, batchnorm_kernels.LANES), x.dtype)
-    partial = np.empty((blocks, 2, channels), x.dtype)
-    batchnorm_kernels.moments(x.reshape(-1), inner, rows, lanes, partial, n_threads)
+    partial, rest = cut.partial_sums(channels, x.dtype)
+    run = batchnorm_kernels.moments_nchw if cut.planes else batchnorm_kernels.moments_nhwc
+    run(x.dtype, cut.threads, x, partial, *rest)
     means, scatters = partial[:, 0].astype(np.float64), partial[:, 1].astype(np.float64)
-    weights = np.full((blocks, 1), inner if inner > 1 else rows, np.float64)
-    if inner == 1:
-        weights[-1] = count - rows * (blocks - 1)
-    mean = (weights * means).sum(axis=0) / count
+    weights = np.full((cut.blocks, 1), cut.block, np.float64)
+    weights[-1] = cut.values - cut.block * (cut.blocks - 1)
+    mean = (weights * means).sum(axis=0) / cut.values
     scatter = scatters.sum(axis=0) + (weights * (means - mean) ** 2).sum(axis=0)
-    return mean, scatter / count
+    return mean, scatter / cut.values
 
 
 def batch_norm(
@@ -126,6 +142,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     layout: str = "NCHW",
+    activation: str | None = None,
 ) -> BatchNorm:
     """Normalise each channel to mean 0 and variance 1, then scale and shift it.
 
@@ -141,6 +158,8 @@ def batch_norm(
         what x is normalised with. None: the batch's own are used.
     training : bool
         Use the moments of the batch.
+    activation : None or "relu"
+        Applied to y as it is stored; NaN stays NaN. `batch_norm_backward` then takes y.
 
     Raises
     ------
@@ -152,10 +171,12 @@ def batch_norm(
     weight = validate.array(weight, "weight", (None,), x.dtype)
     channels = weight.size
     bias = validate.array(bias, "bias", (channels,), x.dtype)
-    count, inner, rows, blocks = _geometry(x.shape, channels, layout)
+    relu = validate.choice(activation, "activation", (None, "relu")) == "relu"
+    cut = _Cut.of(x.shape, channels, layout)
     if training or running_mean is None or running_var is None:
+        count = cut.values
         validate.enough_to_normalise(count)
-        mean, var = _moments(x, count, inner, rows, blocks, channels)
+        mean, var = _moments(x, cut, channels)
         if running_mean is not None and running_var is not None:
             running_mean += momentum * (mean - running_mean)
             running_var += momentum * (var * (count / (count - 1)) - running_var)
@@ -163,10 +184,14 @@ def batch_norm(
         mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
     inverse_std = (1.0 / np.sqrt(var + eps)).astype(x.dtype)
     centre = mean.astype(x.dtype)
-    y = np.empty_like(x)
-    scale = weight * inverse_std
-    batchnorm_kernels.normalise(x.reshape(-1), centre, scale, bias, inner, y.reshape(-1), parts(x.size))
+    y = workspace.result(x.shape, x.dtype)
+    _normalise(x, centre, weight * inverse_std, bias, y, cut, relu)
     return BatchNorm(y, centre, inverse_std)
+
+
+def _normalise(x: Array, mean: Array, scale: Array, shift: Array, y: Array, cut: _Cut, relu: bool) -> None:
+    run = batchnorm_kernels.normalise_nchw if cut.planes else batchnorm_kernels.normalise_nhwc
+    run(x.dtype, cut.threads, x, mean, scale, shift, y, *cut.sizes, relu)
 
 
 def batch_norm_backward(
@@ -179,6 +204,7 @@ def batch_norm_backward(
     training: bool,
     layout: str = "NCHW",
     needs_dx: bool = True,
+    y: Array | None = None,
 ) -> BatchNormGradients:
     """Return the gradients of `batch_norm`.
 
@@ -189,6 +215,8 @@ def batch_norm_backward(
     mean, inverse_std : its results
     training : bool
         Whether the moments came from the batch, and so depend on x.
+    y : array, optional
+        The output, if it went through ``activation="relu"``: the gradient passes as in `relu_backward`.
     """
     layout = validate.layout(layout)
     x = validate.array(x, "x", (None,) * 4, None, f"with the axes {layout}")
@@ -198,23 +226,25 @@ def batch_norm_backward(
         for a, name in ((weight, "weight"), (mean, "mean"), (inverse_std, "inverse_std"))
     )
     channels = weight.size
-    count, inner, rows, blocks = _geometry(x.shape, channels, layout)
-    n_threads = parts(x.size)
-    lanes = np.empty((n_threads, batchnorm_kernels.LANES), x.dtype)
-    partial = np.empty((blocks, 2, channels), x.dtype)
-    flat, dy_flat = x.reshape(-1), dy.reshape(-1)
-    batchnorm_kernels.gradient_sums(dy_flat, flat, mean, inner, rows, lanes, partial, n_threads)
+    cut = _Cut.of(x.shape, channels, layout)
+    if y is not None:
+        y = validate.array(y, "y", x.shape, x.dtype, "as the output")
+        if not training:
+            dy, y = relu_backward(dy, y), None
+    relu, saved = y is not None, dy if y is None else y  # without ReLU the kernels read no output
+    partial, rest = cut.partial_sums(channels, x.dtype)
+    sums = batchnorm_kernels.gradient_sums_nchw if cut.planes else batchnorm_kernels.gradient_sums_nhwc
+    sums(x.dtype, cut.threads, dy, x, saved, mean, partial, *rest, relu)
     db, product = partial.sum(axis=0, dtype=np.float64)
     dw = product * inverse_std
     dx = None
     if needs_dx:
-        dx = np.empty_like(x)
-        scale, zero = weight * inverse_std, np.zeros_like(mean)
-        if training and count:
-            level, slope = (db / count).astype(x.dtype), (dw * inverse_std / count).astype(x.dtype)
-            batchnorm_kernels.normalise_backward(
-                dy_flat, flat, mean, scale, level, slope, inner, dx.reshape(-1), n_threads
-            )
+        dx, scale = workspace.result(x.shape, x.dtype), weight * inverse_std
+        if training and cut.values:
+            level, slope = (db / cut.values).astype(x.dtype), (dw * inverse_std / cut.values).astype(x.dtype)
+            run = batchnorm_kernels.normalise_backward_nchw if cut.planes else batchnorm_kernels.normalise_backward_nhwc
+            run(x.dtype, cut.threads, dy, x, saved, mean, scale, level, slope, dx, *cut.sizes, relu)
         else:
-            batchnorm_kernels.normalise(dy_flat, zero, scale, zero, inner, dx.reshape(-1), n_threads)
+            zero = np.zeros_like(mean)
+            _normalise(dy, zero, scale, zero, dx, cut, False)
     return BatchNormGradients(dx, dw.astype(x.dtype), db.astype(x.dtype))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jitconv import num_threads
-from jitconv.pointwise import SMALL, batch_norm, batch_norm_backward, dropout, relu, relu_backward
+from jitconv.cost import SMALL
+from jitconv.kernels import pointwise as kernels
+from jitconv.pointwise import batch_norm, batch_norm_backward, dropout, relu, relu_backward
 from jitconv.training import softmax_cross_entropy
 
 RTOL = {"float32": 2e-5, "float64": 1e-12}
-SIZES = (0, 1, 1023, 1025, SMALL + 1237)  # around a block, and enough for two threads
+SIZES = (0, 1, 1023, 1025, int(SMALL) + 1237)  # around a block, and enough for two threads
 
 
 def same_bits(function):
@@ -57,11 +61,22 @@ def mixed(bits):
 
 
 def test_dropout_follows_its_hash(dtype, rng):
-    x = rng.standard_normal(SMALL + 1237).astype(dtype)
+    x = rng.standard_normal(int(SMALL) + 1237).astype(dtype)
     y = same_bits(lambda: dropout(x, 0.25, 7))
     low, high = map(int, np.random.SeedSequence(7).generate_state(2))
     kept = [mixed(mixed(i ^ low) ^ high) >= 2**30 for i in range(x.size)]
     assert_allclose(y, np.where(kept, x / 0.75, 0), rtol=RTOL[dtype.name])
+
+
+def test_dropout_counts_past_32_bits(dtype):
+    """The last block of an array of 2**32 + 40 elements, of which only that block is there."""
+    first, low, high = 2**32, 123, 456
+    x, y, scale = np.ones(40, dtype), np.zeros(40, dtype), np.full(1, 2, dtype)
+    places = [a.ctypes.data - first * a.itemsize for a in (x, y)]
+    table = np.array([*places, scale.ctypes.data, first + 40, low, high, 2**31], np.int64)
+    run = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(kernels.dropout_apply._address(dtype))
+    run(0, table.ctypes.data, first // kernels.BLOCK, first // kernels.BLOCK + 1)
+    assert_array_equal(y, [2 * (mixed(mixed(i ^ low) ^ high ^ 1) >= 2**31) for i in range(40)])
 
 
 def test_dropout_is_fair_and_independent():
@@ -150,6 +165,26 @@ def test_batch_norm_in_use(dtype, layout, rng):
     assert_allclose(db, dy.sum((0, 2, 3), dtype=np.float64), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", NORM_SHAPES, ids=str)
+def test_batch_norm_with_relu_is_both_in_turn(shape, training, dtype, layout, rng):
+    x, dy = (to_layout(rng.standard_normal(shape).astype(dtype), layout) for _ in range(2))
+    x.ravel()[-1] = np.nan if not training else 3  # in training every value of the channel would be NaN
+    weight, bias, mean = (rng.standard_normal(shape[1]).astype(dtype) for _ in range(3))
+    var = rng.uniform(0.5, 2, shape[1]).astype(dtype)
+
+    def run(activation):
+        return batch_norm(x, weight, bias, mean.copy(), var, training=training, layout=layout, activation=activation)
+
+    plain, fused = run(None), same_bits(lambda: run("relu"))
+    assert_array_equal(fused.y, relu(plain.y))
+    saved = x, weight, plain.mean, plain.inverse_std
+    expected = batch_norm_backward(relu_backward(dy, fused.y), *saved, training=training, layout=layout)
+    got = same_bits(lambda: batch_norm_backward(dy, *saved, training=training, layout=layout, y=fused.y))
+    for one, other in zip(got, expected, strict=True):
+        assert_allclose(one, other, rtol=RTOL[dtype.name], atol=RTOL[dtype.name])
+
+
 def test_batch_norm_does_not_cancel(layout, rng):
     """A mean ten thousand times the deviation: E[x^2] - E[x]^2 would have no correct digit in float32."""
     x = (1e4 + rng.standard_normal((8, 3, 40, 40))).astype(np.float32)
@@ -167,6 +202,8 @@ def test_batch_norm_errors():
         batch_norm(x, np.ones(4), np.ones(4), None, None, training=True)
     with pytest.raises(ValueError, match=r"`x` must have shape \(any, any, any, any\) with the axes NCHW"):
         batch_norm(x[0], one, one, None, None, training=True)
+    with pytest.raises(ValueError, match="`activation` must be one of None, 'relu', got 'tanh'"):
+        batch_norm(x, one, one, one, one, training=False, activation="tanh")
     with pytest.raises(TypeError, match="`bias` has dtype float32, but the other arrays have float64"):
         batch_norm(x, one, one.astype(np.float32), None, None, training=True)
 

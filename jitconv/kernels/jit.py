@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import pathlib
@@ -183,8 +184,20 @@ def cache_folder() -> str | None:
     return None if folder is None else str(folder)
 
 
+class _Nothing(ctypes.Structure):
+    """What lies where an array begins: no bytes, so that empty arrays have it too."""
+
+
+def address_of(a: Any) -> int:
+    """Return where an array begins. `ndarray.ctypes` takes 980 ns; this takes 230, but not of a read-only array."""
+    try:
+        return ctypes.addressof(_Nothing.from_buffer(a))
+    except (TypeError, ValueError):
+        return int(a.ctypes.data)
+
+
 def _argument(value: Any) -> int:
-    return int(value.ctypes.data) if isinstance(value, np.ndarray) else int(value)
+    return address_of(value) if isinstance(value, np.ndarray) else int(value)
 
 
 class _Compiled(CFunc):

@@ -58,6 +58,14 @@ def updatable(value: Any, name: str, like: Array | None = None) -> Array:
     return a.reshape(-1)
 
 
+def same_parameter(parameter: Array, name: str, state: Array | None) -> None:
+    """Refuse a parameter that is not as it was at the optimizer's steps before, which left `state`."""
+    if state is not None and (parameter.shape != state.shape or parameter.dtype != state.dtype):
+        raise ValueError(
+            f"`{name}` is {parameter.shape} {parameter.dtype}, but was {state.shape} {state.dtype} at the steps before"
+        )
+
+
 def layers(value: Any, kind: type[Any]) -> list[Any]:
     """Return a list of layers, which must be objects of the class `kind`."""
     if not isinstance(value, (list, tuple)):

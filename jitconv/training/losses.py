@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import validate
+from .. import validate, workspace
+from ..cost import threads_for
 from ..kernels import pointwise as kernels
 from ..layers.base import Array
-from ..pointwise import parts
 from . import checks
+
+ELEMENT_CYCLES = 20.0  # of one thread for a logit: mostly its power
 
 
 class Loss(NamedTuple):
@@ -46,7 +48,8 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Loss:
     images, classes = logits.shape
     checks.not_empty(images, "logits")
     labels = checks.labels(labels, "labels", images, classes)
-    losses, dlogits = np.empty(images, logits.dtype), np.empty_like(logits)
-    scale = logits.dtype.type(1.0 / images)
-    kernels.softmax_cross_entropy(logits, labels, scale, losses, dlogits, parts(logits.size))
+    losses, dlogits = np.empty(images, logits.dtype), workspace.result(logits.shape, logits.dtype)
+    scale = np.array([1.0 / images], logits.dtype)
+    parts = threads_for(logits.size * ELEMENT_CYCLES)
+    kernels.softmax_cross_entropy(logits.dtype, parts, logits, labels, scale, losses, dlogits, images, classes)
     return Loss(float(losses.sum(dtype=np.float64)) / images, dlogits)

@@ -5,14 +5,45 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import validate
+from ..cost import threads_for
 from ..kernels import update as kernels
+from ..kernels.jit import Worker, address_of
+from ..kernels.pointwise import BLOCK
 from ..layers.base import Array
-from ..pointwise import parts
 from . import checks
+
+ELEMENT_CYCLES = 1.5  # of one thread for an element of each array that a rule reads
+
+
+class _Updates(NamedTuple):
+    """What one launch updates: all parameters of one dtype."""
+
+    dtype: np.dtype[Any]
+    table: Array  # as `kernels.update` reads it
+    cycles: float  # 0 where parameters share memory: one thread takes them in their order
+
+    @classmethod
+    def of(cls, dtype: np.dtype[Any], updated: list[list[Array]]) -> _Updates:
+        """List parameters, each with its gradient and its arrays of state."""
+        table = np.zeros((len(updated), kernels.COLUMNS), np.int64)
+        for row, arrays in zip(table, updated, strict=True):
+            row[: len(arrays)] = [*map(address_of, arrays)]
+            row[kernels.SIZE] = arrays[0].size
+        table[:, kernels.PAST] = np.cumsum(-(-table[:, kernels.SIZE] // BLOCK))
+        begins = np.sort(table[:, 0])
+        ends = np.sort(table[:, 0] + table[:, kernels.SIZE] * dtype.itemsize)
+        elements = 0 if (ends[:-1] > begins[1:]).any() else sum(a.size for arrays in updated for a in arrays)
+        return cls(dtype, table, elements * ELEMENT_CYCLES)
+
+
+def _look(a: Array) -> tuple[Any, ...]:
+    """Return what can change in an array object, and was checked."""
+    return a.shape, a.dtype, a.strides, a.flags.writeable
 
 
 class Optimizer(abc.ABC):
@@ -34,6 +65,8 @@ class Optimizer(abc.ABC):
         self.steps = 0
         self._slots = slots  # the arrays kept for each parameter
         self._state: dict[str, Array] = {}
+        self._checked: tuple[list[str], list[Array], list[tuple[Any, ...]]] | None = None
+        self._updates: list[_Updates] = []
 
     def update(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Change every parameter in place by one step.
@@ -48,24 +81,46 @@ class Optimizer(abc.ABC):
         TypeError, ValueError
             If an array cannot be updated in place, or a gradient does not fit its parameter.
         """
+        arrays = [a for name, parameter in parameters.items() for a in (parameter, gradients[name])]
+        if not self._is_checked(list(parameters), arrays):
+            self._updates = self._check(parameters, gradients)
+            self._checked = list(parameters), arrays, [*map(_look, arrays)]
+        self.steps += 1
+        worker, scalars = self._rule()
+        for dtype, table, cycles in self._updates:
+            worker(dtype, threads_for(cycles), table, np.array(scalars, dtype), len(table))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out addresses: the arrays of a copy lie elsewhere."""
+        return self.__dict__ | {"_checked": None, "_updates": []}
+
+    def _is_checked(self, names: list[str], arrays: list[Array]) -> bool:
+        """Return whether these are the arrays of the last step: with twelve of them 3 us, and 60 to check them."""
+        if self._checked is None:
+            return False
+        names_before, before, looks = self._checked
+        return (
+            names == names_before
+            and all(a is b for a, b in zip(arrays, before, strict=True))
+            and [*map(_look, arrays)] == looks
+        )
+
+    def _check(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> list[_Updates]:
         pairs = []
         for name, parameter in parameters.items():
             flat = checks.updatable(parameter, name)
             pairs.append((name, parameter, flat, checks.updatable(gradients[name], f"gradient of {name}", parameter)))
-        self.steps += 1
+            for slot in self._slots:
+                checks.same_parameter(parameter, name, self._state.get(f"{slot}.{name}"))
+        updated: dict[np.dtype[Any], list[list[Array]]] = {}
         for name, parameter, flat, gradient in pairs:
-            kept = [self._kept(slot, name, parameter).reshape(-1) for slot in self._slots]
-            self._step(flat, gradient, kept, parts(flat.size))
-
-    def _kept(self, slot: str, name: str, parameter: Array) -> Array:
-        key = f"{slot}.{name}"
-        if key not in self._state:
-            self._state[key] = np.zeros_like(parameter)
-        return self._state[key]
+            kept = [self._state.setdefault(f"{slot}.{name}", np.zeros_like(parameter)) for slot in self._slots]
+            updated.setdefault(flat.dtype, []).append([flat, gradient, *kept])
+        return [_Updates.of(dtype, rows) for dtype, rows in updated.items()]
 
     @abc.abstractmethod
-    def _step(self, parameter: Array, gradient: Array, kept: list[Array], threads: int) -> None:
-        """Change one parameter and the arrays kept for it; all flat."""
+    def _rule(self) -> tuple[Worker, list[float]]:
+        """Return the kernel, and its scalars at this step."""
 
     def state(self) -> dict[str, Array]:
         """Return copies of what must be saved to go on exactly: `steps`, and arrays for each parameter."""
@@ -93,6 +148,7 @@ class Optimizer(abc.ABC):
         checks.same_state(state, own, "optimizer")
         self.steps = int(state["steps"])
         self._state = {name: np.array(state[name], order="C") for name in own if name != "steps"}
+        self._checked = None
 
 
 class SGD(Optimizer):
@@ -118,13 +174,10 @@ class SGD(Optimizer):
         super().__init__(lr, weight_decay, ("velocity",) if momentum else ())
         self.momentum = validate.real(momentum, "momentum", 0.0, 1.0)
 
-    def _step(self, parameter: Array, gradient: Array, kept: list[Array], threads: int) -> None:
-        kind = parameter.dtype.type
-        lr, decay = kind(self.lr), kind(self.weight_decay)
-        if kept:
-            kernels.sgd_momentum(parameter, gradient, *kept, lr, decay, kind(self.momentum), threads)
-        else:
-            kernels.sgd(parameter, gradient, lr, decay, threads)
+    def _rule(self) -> tuple[Worker, list[float]]:
+        if self._slots:
+            return kernels.sgd_momentum, [self.lr, self.weight_decay, self.momentum]
+        return kernels.sgd, [self.lr, self.weight_decay]
 
 
 class AdaGrad(Optimizer):
@@ -149,9 +202,8 @@ class AdaGrad(Optimizer):
         super().__init__(lr, weight_decay, ("sum",))
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _step(self, parameter: Array, gradient: Array, kept: list[Array], threads: int) -> None:
-        kind = parameter.dtype.type
-        kernels.adagrad(parameter, gradient, *kept, kind(self.lr), kind(self.weight_decay), kind(self.eps), threads)
+    def _rule(self) -> tuple[Worker, list[float]]:
+        return kernels.adagrad, [self.lr, self.weight_decay, self.eps]
 
 
 class RMSProp(Optimizer):
@@ -180,11 +232,8 @@ class RMSProp(Optimizer):
         self.alpha = validate.real(alpha, "alpha", 0.0, 1.0)
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _step(self, parameter: Array, gradient: Array, kept: list[Array], threads: int) -> None:
-        kind = parameter.dtype.type
-        lr, decay, eps = kind(self.lr), kind(self.weight_decay), kind(self.eps)
-        alpha, rest = kind(self.alpha), kind(1.0 - self.alpha)
-        kernels.rmsprop(parameter, gradient, *kept, lr, decay, alpha, rest, eps, threads)
+    def _rule(self) -> tuple[Worker, list[float]]:
+        return kernels.rmsprop, [self.lr, self.weight_decay, self.alpha, 1.0 - self.alpha, self.eps]
 
 
 class Adadelta(Optimizer):
@@ -212,11 +261,8 @@ class Adadelta(Optimizer):
         self.rho = validate.real(rho, "rho", 0.0, 1.0)
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _step(self, parameter: Array, gradient: Array, kept: list[Array], threads: int) -> None:
-        kind = parameter.dtype.type
-        lr, decay, eps = kind(self.lr), kind(self.weight_decay), kind(self.eps)
-        rho, rest = kind(self.rho), kind(1.0 - self.rho)
-        kernels.adadelta(parameter, gradient, *kept, lr, decay, rho, rest, eps, threads)
+    def _rule(self) -> tuple[Worker, list[float]]:
+        return kernels.adadelta, [self.lr, self.weight_decay, self.rho, 1.0 - self.rho, self.eps]
 
 
 class Adam(Optimizer):
@@ -254,11 +300,8 @@ class Adam(Optimizer):
         )
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _step(self, parameter: Array, gradient: Array, kept: list[Array], threads: int) -> None:
-        kind = parameter.dtype.type
+    def _rule(self) -> tuple[Worker, list[float]]:
         beta_1, beta_2 = self.betas
-        rate = kind(self.lr / (1.0 - beta_1**self.steps))
-        root = kind(math.sqrt(1.0 - beta_2**self.steps))
-        decay, eps, kept_2 = kind(self.weight_decay), kind(self.eps), kind(beta_2)
-        rest_1, rest_2 = kind(1.0 - beta_1), kind(1.0 - beta_2)
-        kernels.adam(parameter, gradient, *kept, rate, decay, rest_1, kept_2, rest_2, root, eps, threads)
+        rate = self.lr / (1.0 - beta_1**self.steps)
+        root = math.sqrt(1.0 - beta_2**self.steps)
+        return kernels.adam, [rate, self.weight_decay, 1.0 - beta_1, beta_2, 1.0 - beta_2, root, self.eps]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jitconv import num_threads
-from jitconv.pointwise import SMALL
+from jitconv.cost import SMALL
 from jitconv.training import SGD, Adadelta, AdaGrad, Adam, RMSProp
 
 
@@ -86,7 +89,7 @@ def run(make, start, gradients, decay=0.0):
     return parameters["w"], optimizer
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (SMALL + 1237,), (0,)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 4), (int(SMALL) + 1237,), (0,)], ids=str)
 def test_steps_follow_the_formula(case, shape, rng):
     make, formula, _, _ = case
     start = rng.standard_normal(shape)
@@ -139,6 +142,91 @@ def test_float32_stays_float32(case, rng):
     assert got.dtype == np.float32
     assert all(a.dtype == np.float32 for name, a in optimizer.state().items() if name != "steps")
     assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def network(rng, sizes=(5, 0, 3000, int(SMALL) + 7, 1024)):
+    """Return parameters of two dtypes, and their gradients."""
+    kinds = {f"{i}": (size, np.float64 if i % 3 == 1 else np.float32) for i, size in enumerate(sizes)}
+    return tuple({name: rng.standard_normal(n).astype(kind) for name, (n, kind) in kinds.items()} for _ in range(2))
+
+
+def test_all_parameters_at_once_are_each_by_itself(case, rng):
+    make, _, _, _ = case
+    parameters, gradients = network(rng)
+    alone = {name: p.copy() for name, p in parameters.items()}
+    threaded = {name: p.copy() for name, p in parameters.items()}
+    together, shared, apart = (
+        make(weight_decay=0.02),
+        make(weight_decay=0.02),
+        {name: make(weight_decay=0.02) for name in alone},
+    )
+    for _ in range(STEPS):
+        with num_threads(1):
+            together.update(parameters, gradients)
+            for name, p in alone.items():
+                apart[name].update({name: p}, {name: gradients[name]})
+        with num_threads(2):
+            shared.update(threaded, gradients)
+    for name, p in parameters.items():
+        assert p.tobytes() == alone[name].tobytes() == threaded[name].tobytes()
+
+
+def test_other_arrays_are_noticed(case, rng):
+    """What is kept from step to step is not used for other arrays, nor for arrays that changed."""
+    make, _, _, _ = case
+    optimizer, start = make(), rng.standard_normal((2, 3))
+    parameters, gradients = {"w": start.copy()}, {"w": np.ones((2, 3))}
+    optimizer.update(parameters, gradients)
+    old = parameters["w"].copy()
+    parameters["w"] = (other := old.copy())
+    optimizer.update(parameters, gradients)
+    assert not np.array_equal(other, old)
+    now = other.copy()
+    gradients["w"] = np.zeros((2, 3))
+    gradients["w"].flags.writeable = False
+    with pytest.raises(ValueError, match="`gradient of w` must be a writable"):
+        optimizer.update(parameters, gradients)
+    gradients["w"] = np.ones((3, 2))
+    with pytest.raises(ValueError, match="`gradient of w` must have the shape and dtype of its parameter"):
+        optimizer.update(parameters, gradients)
+    gradients["w"] = gradients["w"].reshape(2, 3)
+    optimizer.update(parameters, gradients)
+    assert not np.array_equal(other, now)
+    other.flags.writeable = False
+    with pytest.raises(ValueError, match="`w` must be a writable"):
+        optimizer.update(parameters, gradients)
+    with pytest.raises(KeyError):
+        optimizer.update(parameters, {})
+    assert optimizer.steps == 3
+
+
+def test_a_parameter_that_became_another(rng):
+    optimizer = Adam()
+    optimizer.update({"w": np.ones(3)}, {"w": np.ones(3)})
+    with pytest.raises(ValueError, match=r"`w` is \(40,\) float64, but was \(3,\) float64 at the steps before"):
+        optimizer.update({"w": np.ones(40)}, {"w": np.ones(40)})
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"])
+def test_a_copy_updates_its_own_arrays(case, copied, rng):
+    make, _, _, _ = case
+    held = make(), {"w": rng.standard_normal(9)}, {"w": np.ones(9)}
+    held[0].update(*held[1:])
+    before = held[1]["w"].copy()
+    optimizer, parameters, gradients = copied(held)
+    optimizer.update(parameters, gradients)
+    assert_array_equal(held[1]["w"], before)
+    assert not np.array_equal(parameters["w"], before)
+
+
+def test_parameters_that_share_memory(rng):
+    """One after the other, as by themselves; two threads would mix the steps."""
+    w, g = rng.standard_normal(int(SMALL)), rng.standard_normal(int(SMALL))
+    expected = w.copy()
+    SGD(0.1).update({"a": w, "b": w}, {"a": g, "b": 2 * g})
+    for gradient in (g, 2 * g):
+        SGD(0.1).update({"a": expected}, {"a": gradient})
+    assert w.tobytes() == expected.tobytes()
 
 
 def test_a_saved_state_goes_on_exactly(case, rng):
