@@ -78,6 +78,10 @@ class BatchNorm2d(ImageLayer):
 
     def forward_in(self, layout: str, x: Array) -> Array:
         """Return the normalised x."""
+        return self.forward_with(layout, x, None)
+
+    def forward_with(self, layout: str, x: Array, activation: str | None) -> Array:
+        """As `forward_in`, with this activation in the same pass."""
         weight, bias = self._scale_and_shift()
         tracked = "num_batches_tracked" in self._buffers
         y, mean, inverse_std = batch_norm(
@@ -90,15 +94,16 @@ class BatchNorm2d(ImageLayer):
             momentum=self._share() if tracked and self.training else 0.0,
             eps=self._eps,
             layout=layout,
+            activation=activation,
         )
         if tracked and self.training:
             self._buffers["num_batches_tracked"] += 1
-        self._saved = x, mean, inverse_std, self.training or not tracked, layout
+        self._saved = x, mean, inverse_std, self.training or not tracked, layout, y if activation else None
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Fill the gradients of weight and bias, and return dx."""
-        x, mean, inverse_std, of_batch, layout = self._restore()
+        x, mean, inverse_std, of_batch, layout, y = self._restore()
         weight, _ = self._scale_and_shift()
         dx, dw, db = batch_norm_backward(
             dy,
@@ -109,6 +114,7 @@ class BatchNorm2d(ImageLayer):
             training=of_batch,
             layout=layout,
             needs_dx=self.needs_input_gradient,
+            y=y,
         )
         if "weight" in self._parameters:
             self._store_gradient("weight", dw)

@@ -108,28 +108,43 @@ class Single(Step):
         return "ReLU" if getattr(self._layer, "activation", None) else ""
 
 
-class Convolution(Step):
-    """A convolution with ReLU, and perhaps 2x2 max pooling, in NHWC."""
+class Rectified(Step):
+    """A convolution or a normalisation, with the ReLU that follows it."""
 
-    def __init__(self, layers: Sequence[Layer], layout: str) -> None:
-        self.layers = tuple(layers)
-        assert isinstance(layers[0], Conv2d)
-        self._convolution = layers[0]
+    def __init__(self, first: Conv2d | BatchNorm2d, followers: Sequence[Layer], layout: str) -> None:
+        self.layers = (first, *followers)
+        self._first = first
         self._layout = layout
-        self._pooled = isinstance(layers[-1], MaxPool2d)
 
     def forward(self, x: Array) -> Array:
-        """Return the output of the last layer."""
-        if self._pooled:
-            return self._convolution.forward_pooled(x)
-        return self._convolution.forward_with(self._layout, x, "relu")
+        """Return the output of ReLU."""
+        return self._first.forward_with(self._layout, x, "relu")
+
+    def backward(self, dy: Array) -> Array | None:
+        """Return the gradient of the first layer's input."""
+        return self._first.backward(dy)
+
+    def __str__(self) -> str:
+        return "ReLU"
+
+
+class Pooled(Step):
+    """A convolution in NHWC, with the ReLU, its own or a layer, and the 2x2 max pooling that follow it."""
+
+    def __init__(self, convolution: Conv2d, followers: Sequence[Layer]) -> None:
+        self.layers = (convolution, *followers)
+        self._convolution = convolution
+
+    def forward(self, x: Array) -> Array:
+        """Return the pooled output."""
+        return self._convolution.forward_pooled(x)
 
     def backward(self, dy: Array) -> Array | None:
         """Return the gradient of the convolution's input."""
         return self._convolution.backward(dy)
 
     def __str__(self) -> str:
-        return "ReLU, pooling" if self._pooled else "ReLU"
+        return "ReLU, pooling"
 
 
 def _leaves(layers: Sequence[Layer], container: type[Layer]) -> list[Layer]:
@@ -150,7 +165,7 @@ def _arrange(layers: Sequence[Layer]) -> list[Step]:
     """Return the steps that compute what the layers compute one after another.
 
     Layers for NCHW with a convolution among them run in NHWC, between two changes of layout. A convolution takes along
-    the ReLU and the 2x2 max pooling that follow it.
+    the ReLU and the 2x2 max pooling that follow it, a normalisation the ReLU.
     """
     steps: list[Step] = []
     begin = 0
@@ -189,19 +204,22 @@ def _fused(run: Sequence[Layer], layout: str) -> list[Step]:
     steps: list[Step] = []
     at = 0
     while at < len(run):
-        first, *rest = run[at : at + 3]
-        if isinstance(first, Conv2d):
-            count = 1
-            rectified = first.activation == "relu"
+        first, rest = run[at], run[at + 1 :]
+        followers: list[Layer] = []
+        if isinstance(first, (Conv2d, BatchNorm2d)):
+            rectified = isinstance(first, Conv2d) and first.activation == "relu"
             if not rectified and rest and isinstance(rest[0], ReLU):
-                rectified, count = True, 2
-            follower = rest[count - 1] if len(rest) >= count else None
-            pooled = layout == "NHWC" and rectified and first.takes_pooling
-            if pooled and isinstance(follower, MaxPool2d) and follower.of_squares:
-                count += 1
-            if count > 1:
-                steps.append(Convolution(run[at : at + count], layout))
-                at += count
+                rectified, followers = True, [rest[0]]
+            if rectified and isinstance(first, Conv2d) and first.takes_pooling and layout == "NHWC":
+                pool = rest[len(followers)] if len(rest) > len(followers) else None
+                if isinstance(pool, MaxPool2d) and pool.of_squares:
+                    followers.append(pool)
+                    steps.append(Pooled(first, followers))
+                    at += 1 + len(followers)
+                    continue
+            if followers:
+                steps.append(Rectified(first, followers, layout))
+                at += 1 + len(followers)
                 continue
         steps.append(Single(first, layout))
         at += 1

@@ -24,7 +24,7 @@ from jitconv.layers import (
     ReLU,
 )
 from jitconv.training import Sequential
-from jitconv.training.steps import Convolution, Relayout, Single, steps_of
+from jitconv.training.steps import Rectified, Relayout, Single, steps_of
 
 
 class Doubled(Layer):
@@ -208,12 +208,18 @@ def names(layers):
 def test_convolutions_take_along_what_follows(rng):
     inside = [
         ("Single", "Conv2d"),
-        ("Convolution", "Conv2d", "MaxPool2d"),
-        ("Convolution", "Conv2d", "ReLU", "MaxPool2d"),
+        ("Pooled", "Conv2d", "MaxPool2d"),
+        ("Pooled", "Conv2d", "ReLU", "MaxPool2d"),
     ]
     rest = [("Single", "Flatten"), ("Single", "Dense")]
     assert names(plain_network("NHWC", rng, np.float32)) == inside + rest
     assert names(plain_network("NCHW", rng, np.float32)) == [("Relayout",), *inside, ("Relayout",), *rest]
+
+
+def test_a_normalisation_takes_along_relu(rng):
+    layers = [Conv2d(3, 4, 3, seed=rng), BatchNorm2d(4), ReLU(), MaxPool2d(2)]
+    expected = [("Single", "Conv2d"), ("Rectified", "BatchNorm2d", "ReLU"), ("Single", "MaxPool2d")]
+    assert names(layers)[1:-1] == expected
 
 
 def test_what_is_not_fused(rng):
@@ -245,7 +251,7 @@ def test_a_derived_layer_is_not_replaced(rng):
     steps = steps_of(layers, Sequential)
     assert isinstance(steps[0], Single)
     assert steps[0].layers == (layers[0],)
-    assert any(isinstance(step, Convolution) for step in steps[2:])
+    assert any(isinstance(step, Rectified) for step in steps[2:])
     x = images(rng, "NCHW", np.float32)
     y = x
     for layer in layers:
