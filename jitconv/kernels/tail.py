@@ -132,6 +132,32 @@ def _copy_pooled(typingctx, target, dy, y, argmax, tap, count, like):
 
 
 @intrinsic
+def _copy_square(typingctx, target, row_pitch, pixel_pitch, dy, y, argmax, count, like):
+    """As `_copy_pooled`, to all four pixels of a square: dy, y and argmax are read once."""
+
+    def codegen(context, builder, signature, args):
+        vector = Vector(builder, signature.args[-1])
+        small = _Bytes(builder, vector)
+        target, dy, y, argmax = (builder.inttoptr(args[place], POINTER) for place in (0, 3, 4, 5))
+        row_pitch, pixel_pitch = args[1], args[2]
+        taps = [target, at(builder, target, pixel_pitch), at(builder, target, row_pitch)]
+        taps.append(at(builder, taps[2], pixel_pitch))
+
+        def emit(first, mask):
+            value, output = (_read(vector, _element(builder, vector, base, first), mask) for base in (dy, y))
+            passed = builder.select(builder.fcmp_unordered(">", output, vector.zero), value, vector.zero)
+            taken = small.load(at(builder, argmax, first), mask)
+            for tap, base in enumerate(taps):
+                kept = builder.select(builder.icmp_unsigned("==", taken, small.constant(tap)), passed, vector.zero)
+                _write(vector, kept, _element(builder, vector, base, first), mask)
+
+        _over_vectors(builder, vector, args[6], emit)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 7, like), codegen
+
+
+@intrinsic
 def _take_largest(typingctx, source, row_pitch, pixel_pitch, y, argmax, count, like):
     """Store the largest of a square of pixels, `count` channels of each, and which it is; the first of equal ones."""
 
@@ -207,12 +233,24 @@ def gather_gradient(
                 _copy_masked(to + i * pixel_pitch, dy + here, y + here, run, like)
         return
     for row in range(top, bottom):
+        if row % 2 and row > top:
+            continue  # done with the row above
+        whole_rows = row % 2 == 0 and row + 1 < bottom and row // 2 < pooled_h
         for col in range(left, right):
-            to = target + (row - row0) * row_pitch + (col - col0) * pixel_pitch
-            if row // 2 >= pooled_h or col // 2 >= pooled_w:
-                zero_bytes(to, count * size)
-                continue
+            if col % 2 and col > left and whole_rows and col // 2 < pooled_w:
+                continue  # done with the column before
             place = ((image * pooled_h + row // 2) * pooled_w + col // 2) * c + c0
-            _copy_pooled(
-                to, dy + place * size, y + place * size, argmax + place, row % 2 * 2 + col % 2, count, like
-            )  # fmt: skip
+            to = target + (row - row0) * row_pitch + (col - col0) * pixel_pitch
+            if whole_rows and col % 2 == 0 and col + 1 < right and col // 2 < pooled_w:
+                _copy_square(
+                    to, row_pitch, pixel_pitch, dy + place * size, y + place * size, argmax + place, count, like
+                )
+                continue
+            for below in range(2 if row % 2 == 0 and row + 1 < bottom else 1):
+                if row // 2 >= pooled_h or col // 2 >= pooled_w:
+                    zero_bytes(to + below * row_pitch, count * size)
+                else:
+                    _copy_pooled(
+                        to + below * row_pitch, dy + place * size, y + place * size, argmax + place,
+                        (row + below) % 2 * 2 + col % 2, count, like,
+                    )  # fmt: skip
