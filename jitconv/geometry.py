@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import depthwise, workspace
 from .cost import PassPlan
 from .depthwise import DepthwiseWeightsCall, Sums, SumsCall
+from .depthwise_planes import DepthwisePlanesCall, DepthwisePlanesWeightsCall
 from .kept import KEPT_FROM, KeptWeights
 from .kernels import correlate, weights
 from .kernels.jit import Bound
@@ -275,7 +276,10 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
     return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, squares, plan.threads)
 
 
-PassCall = CorrelateCall | PlanesCall | SumsCall | WinogradCall
+PassCall = CorrelateCall | PlanesCall | SumsCall | DepthwisePlanesCall | WinogradCall
+WeightsPassCall = (
+    WeightsCall | DepthwiseWeightsCall | DepthwisePlanesWeightsCall | PlanesWeightsCall | WinogradWeightsCall
+)
 
 
 @functools.lru_cache(maxsize=256)
@@ -285,6 +289,8 @@ def forward_call(p: ConvProblem, algorithm: str, n_threads: int, relu: bool) -> 
     if form := form_of(p, plan.algorithm):
         return WinogradCall.of(WinogradPass.forward(p, form), p, plan, relu)
     if depthwise.runs(p, plan.algorithm):
+        if plan.planes:
+            return DepthwisePlanesCall.of(p, plan, False, relu)
         return SumsCall.of(Sums.forward(p), plan, relu)
     each = Correlation.forward(p, plan.borders)
     alike = Planes.of(each) if plan.planes else None
@@ -300,6 +306,8 @@ def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> PassCa
     if tiles:
         return WinogradCall.of(tiles, p, plan, False)
     if depthwise.runs(p, plan.algorithm):
+        if plan.planes:
+            return DepthwisePlanesCall.of(p, plan, True, False)
         return SumsCall.of(Sums.backward_data(p), plan, False)
     each = Correlation.backward_data(p, plan.borders)
     alike = Planes.of(each) if plan.planes else None
@@ -307,14 +315,14 @@ def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> PassCa
 
 
 @functools.lru_cache(maxsize=256)
-def backward_weights_call(
-    p: ConvProblem, algorithm: str, n_threads: int, bias: bool
-) -> WeightsCall | DepthwiseWeightsCall | PlanesWeightsCall | WinogradWeightsCall:
+def backward_weights_call(p: ConvProblem, algorithm: str, n_threads: int, bias: bool) -> WeightsPassCall:
     """Return backward-weights, ready to run."""
     plan = plan_backward_weights(p, algorithm, n_threads)
     if form := form_of(p, plan.algorithm):
         return WinogradWeightsCall.of(WinogradWeights(p, form), plan, bias)
     if depthwise.runs(p, plan.algorithm):
+        if plan.planes:
+            return DepthwisePlanesWeightsCall.of(p, plan, bias)
         return DepthwiseWeightsCall.of(p, plan, bias)
     alike = PlanesWeights.of(p) if plan.planes else None
     if alike:

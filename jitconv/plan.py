@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from . import depthwise, direct, planes, planes_weights, validate, winograd, winograd_weights
+from . import depthwise, depthwise_planes, direct, planes, planes_weights, validate, winograd, winograd_weights
 from .cost import NOMINAL_THREADS, SMALL, PassPlan, packed_cycles
 from .kernels.transforms import Form
 from .problem import ConvProblem, Correlation, WeightGradient
@@ -131,6 +131,8 @@ def _correlation_plans(
         return direct.plan_correlation(make, "direct", count)
 
     def plans(count: int, name: str) -> Costed | None:
+        if sums and depthwise_planes.serves(problem):
+            return depthwise_planes.plan(problem, problem.n * problem.c, count)
         if sums:
             return depthwise.plan_sums(sums, count)
         if name == "direct":
@@ -188,6 +190,8 @@ def plan_backward_weights(problem: ConvProblem, algorithm: str, n_threads: int) 
 
     def plans(count: int, name: str) -> Costed | None:
         if depthwise.runs(problem, name):
+            if depthwise_planes.serves_weights(problem):
+                return depthwise_planes.plan(problem, problem.c, count)
             return depthwise.plan_weights(problem, count)
         if name == "direct":
             return direct_plan(count)

@@ -182,6 +182,9 @@ GEOMETRY = [
     ConvCase("depthwise, few channels", 4, 3, 11, 10, 3, padding=1, groups=3),
     ConvCase("depthwise, many channels", 1, 150, 4, 6, 150, padding=1, groups=150),
     ConvCase("depthwise, wide", 1, 5, 4, 75, 5, padding=1, groups=5),
+    ConvCase("depthwise, full rows", 3, 18, 9, 31, 18, padding=((2, 0), (1, 1)), groups=18),
+    ConvCase("depthwise, full rows, no padding", 2, 7, 6, 32, 7, groups=7, bias=False),
+    ConvCase("depthwise, rows of 14", 5, 20, 14, 14, 20, padding=1, groups=20),
     ConvCase("depthwise, batch 5 of 7x7", 5, 40, 7, 7, 40, padding=1, groups=40),
     ConvCase("depthwise 7x7, no bias", 1, 20, 9, 12, 20, (7, 7), padding=3, groups=20, bias=False),
     ConvCase("depthwise with multiplier", 2, 5, 7, 8, 15, padding=1, groups=5),
@@ -280,7 +283,15 @@ SAMPLE = named(
 # More pixels than one strip or one chunk of sums: where the work of two threads differs from that of one.
 DIVIDED = [
     *SAMPLE,
-    *named("many pixels", "few channels, dilated", "wide", "tall", "many channels 1x1", "batch 3 of 14x14"),
+    *named(
+        "many pixels",
+        "few channels, dilated",
+        "depthwise, full rows",
+        "wide",
+        "tall",
+        "many channels 1x1",
+        "batch 3 of 14x14",
+    ),
     ConvCase("several strips", 3, 48, 37, 41, 33, padding=1),
     ConvCase("several strips, stride 2", 2, 65, 41, 37, 16, stride=2, padding=1),
     ConvCase("depthwise, several strips", 3, 40, 57, 61, 40, padding=1, groups=40),
