@@ -1,5 +1,6 @@
 """Fast CNN layers for NumPy: convolution and pooling, forward and backward, compiled by Numba."""
 
+from .ahead import warmup
 from .columns import col2im, im2col
 from .conv import (
     ConvGradients,
@@ -49,5 +50,6 @@ __all__ = [
     "num_threads",
     "plan_conv2d",
     "set_num_threads",
+    "warmup",
     "without_winograd",
 ]

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from .ahead import BOTH
 from .info import info
 from .training.command import DEFAULTS, OPTIMIZERS, CommandError, train
+from .training.warming import warmup
 from .training.zoo import MODELS
 from .version import __version__
 
@@ -58,6 +60,15 @@ def _parser() -> _Parser:
             help="train a network to tell images apart",
             description="Train a network to tell images apart, by default on 4,000 digits of MNIST. "
             "The same seed gives the same weights, bit for bit, whatever the number of threads.",
+            allow_abbrev=False,
+        )
+    )
+    _add_warmup(
+        commands.add_parser(
+            "warmup",
+            help="compile the kernels ahead, once for this machine",
+            description="Compile the kernels ahead, once for this machine, on all cores: all of them, or those of "
+            "some networks. Without it each is compiled when it is first needed.",
             allow_abbrev=False,
         )
     )
@@ -120,6 +131,19 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_warmup(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--dtype", choices=("float32", "float64", BOTH), default=BOTH, help="of the arrays (default: both)")
+    add("--layout", choices=("NCHW", "NHWC", BOTH), default=BOTH, help="of the arrays (default: both)")
+    add(
+        "--model",
+        choices=tuple(MODELS),
+        nargs="+",
+        metavar="NAME",
+        help=f"only what training and using these networks takes: {', '.join(MODELS)}",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status.
 
@@ -133,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "info":
             print(info())
             return 0
-        return train(options)
+        return warmup(options) if options.command == "warmup" else train(options)
     except CommandError as error:
         print(f"jitconv {options.command}: error: {error}", file=sys.stderr)
         return error.status

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 
 import llvmlite
 import numba
@@ -13,10 +12,9 @@ from numba import threading_layer
 from numba.core import config
 
 from . import threads
-from .kernels.jit import cache_folder
+from .kernels.jit import cache_folder, cache_problem
 from .kernels.simd import CPU_NAME, FEATURES, VECTOR_BYTES
 from .kernels.tile import TILES
-from .pointwise import relu
 from .version import __version__
 
 # Those that decide over speed here, of the many that LLVM knows.
@@ -48,22 +46,21 @@ def info() -> str:
 
 
 def _threading_layer() -> str:
-    """Run a kernel, for Numba decides only then."""
+    """Start Numba's threads, for it decides only then."""
     if config.DISABLE_JIT:
         return "none: NUMBA_DISABLE_JIT is set"
-    relu(np.ones(1, np.float32))
+    numba.get_num_threads()
     return str(threading_layer())
 
 
 def _cache() -> str:
     if config.DISABLE_JIT:
         return "none: NUMBA_DISABLE_JIT is set"
-    folder = cache_folder()
-    if folder is None:
-        return "none: no folder can be written; every process compiles anew"
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return f"{folder} (can be written)"
-    except OSError as error:
-        return f"{folder} (cannot be written: {error.strerror}; every process compiles anew)"
+    folder, problem = cache_folder(), cache_problem()
+    if problem is None:
+        return f"{folder} (can be written)"
+    return (
+        f"{folder} ({problem}; every process compiles anew)"
+        if folder
+        else f"none: {problem}; every process compiles anew"
+    )

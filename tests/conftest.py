@@ -18,6 +18,7 @@ hypothesis.settings.load_profile("jitconv")
 def pytest_configure(config):
     # Thread independence must be tested on a single core too. Numba reads this when it is imported.
     os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
+    os.environ.setdefault("JITCONV_QUIET", "1")  # tests read stderr
     config.addinivalue_line("markers", "simd: runs once more with narrower vectors, see test_simd_modes.py")
 
 

@@ -22,7 +22,7 @@ STEPS = (
     ("version",),
     ("kernels",),
     ("validate", "threads", "shapes", "workspace", "records", "signatures"),
-    ("problem", "cost", "packing", "kept"),
+    ("problem", "cost", "packing", "kept", "ahead"),
     ("direct", "depthwise", "depthwise_planes", "planes", "planes_weights", "winograd", "pooling"),
     ("winograd_weights",),
     ("plan", "geometry"),

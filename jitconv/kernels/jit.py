@@ -6,20 +6,23 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import os
 import pathlib
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, prange, threading_layer, types
+from numba import carray, from_dtype, njit, prange, threading_layer, types
 from numba.core import cgutils, config
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, NullCache
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
 from ..version import __version__
+from . import waiting
 
 # `contract` lets a product and a sum become one fused operation; it assumes nothing about NaN, inf or order.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
@@ -178,10 +181,36 @@ def _run_five(address, arguments, a, b, c, d, e):
 _ON_ARRAYS = {2: (_run_two, _fill_two), 3: (_run_three, _fill_three), 5: (_run_five, _fill_five)}
 
 
+def compile_launchers(dtype: np.dtype[Any]) -> None:
+    """Compile what starts workers: in parallel, alone, and on the arrays of small convolutions and poolings."""
+    _launch(0, np.zeros(1, np.int64), 0)
+    table, (vector, batch) = types.int64[::1], (types.Array(from_dtype(dtype), ndim, "C") for ndim in (1, 4))
+    _run.compile((types.int64, table))
+    scratch, argmax = types.Array(types.uint8, 1, "C"), types.Array(types.uint8, 4, "C")
+    pooling, packing = ((batch, batch), (batch, batch, argmax)), ((batch, vector, scratch),)
+    for arrays in (*pooling, *packing, (batch, batch, vector, batch, scratch), (batch, vector, vector, batch, scratch)):
+        run, fill = _ON_ARRAYS[len(arrays)]
+        run.compile((types.int64, table, *arrays))
+        fill.compile((table, *arrays))
+
+
 def cache_folder() -> str | None:
     """Return the folder in which compiled code is kept, None if there is none."""
     folder = _run.stats.cache_path
     return None if folder is None else str(folder)
+
+
+def cache_problem() -> str | None:
+    """Return why nothing that is compiled can be kept on disk, None if it can."""
+    folder = cache_folder()
+    if folder is None:
+        return "no folder can be written"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return f"cannot be written: {error.strerror}"
 
 
 class _Nothing(ctypes.Structure):
@@ -200,22 +229,78 @@ def _argument(value: Any) -> int:
     return address_of(value) if isinstance(value, np.ndarray) else int(value)
 
 
+class _Found(NullCache):
+    """A cache that has what was found in another."""
+
+    def __init__(self, found: Any) -> None:
+        self._found = found
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        return self._found
+
+
 class _Compiled(CFunc):
     """A function at an address, from `_KernelCache` if it is there."""
 
+    _cache: Any
+
     def enable_caching(self) -> None:
         _enable_cache(self, self._pyfunc)
+
+    def load(self) -> bool:
+        """Take the code from the cache, and return whether it was there."""
+        found = self._cache.load_overload(self._sig, self._targetdescr.target_context)
+        if found is not None:
+            self._cache = _Found(found)
+            self.compile()
+        return found is not None
+
+    def _compile_uncached(self) -> Any:
+        with waiting.compiling(kept=self._cache.cache_path is not None):
+            return super()._compile_uncached()
+
+
+# A worker, and the character of the dtype it is compiled for.
+Job = tuple["Worker", str]
+
+
+class _Recording(threading.local):
+    wanted: dict[Job, None] | None = None
+
+
+_recording = _Recording()
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[dict[Job, None]]:
+    """Note what the calls of this Python thread need in place of running it: results stay as they were allocated."""
+    before, _recording.wanted = _recording.wanted, {}
+    try:
+        yield _recording.wanted
+    finally:
+        _recording.wanted = before
 
 
 class Bound:
     """A worker with all its arguments but the first, arrays: `run` takes those. Python threads may share it."""
 
-    def __init__(self, address: int, threads: int, arrays: int, constants: tuple[Any, ...]) -> None:
-        self._address, self._threads = address, threads
+    def __init__(
+        self, worker: Worker, dtype: np.dtype[Any], threads: int, arrays: int, constants: tuple[Any, ...]
+    ) -> None:
+        self._worker, self._dtype, self._threads = worker, dtype, threads
         self._constants = constants  # kept alive: the table holds their addresses
         self._table = np.array([0] * arrays + [_argument(value) for value in constants], np.int64)
-        run, self._fill = _ON_ARRAYS[arrays]
-        self.run: Callable[..., None] = functools.partial(run, address, self._table) if threads == 1 else self._shared
+        self._run, self._fill = _ON_ARRAYS[arrays]
+        self.run: Callable[..., None] = self._first
+
+    def _first(self, *arrays: Any) -> None:
+        """Run, and compile before it; not in a recording, so that what is kept then is good for calls after it."""
+        if self._worker.recorded(self._dtype):
+            return
+        self._address = self._worker.address(self._dtype)
+        alone = functools.partial(self._run, self._address, self._table)
+        self.run = alone if self._threads == 1 else self._shared
+        self.run(*arrays)
 
     def _shared(self, *arrays: Any) -> None:
         table = self._table.copy()
@@ -238,39 +323,65 @@ class Worker:
         self._function = function
         self._compiled: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.__doc__ = function.__doc__
 
-    def _address(self, dtype: np.dtype[Any]) -> int:
+    def address(self, dtype: np.dtype[Any]) -> int:
+        """Return where the code for a dtype is, which is compiled if it has to be."""
         found = self._compiled.get(dtype.char)
         if found is None:
             with self._lock:
                 found = self._compiled.get(dtype.char)
                 if found is None:
-                    found = self._compiled[dtype.char] = self._compile(dtype)
+                    found = self._make(dtype)
+                    found.compile()
+                    self._compiled[dtype.char] = found
         return int(found.address)
 
-    def _compile(self, dtype: np.dtype[Any]) -> Any:
+    def load(self, dtype: np.dtype[Any]) -> bool:
+        """Take the code for a dtype from the cache, and return whether it is there now."""
+        with self._lock:
+            if dtype.char not in self._compiled:
+                made = self._make(dtype)
+                if not made.load():
+                    return False
+                self._compiled[dtype.char] = made
+        return True
+
+    def _make(self, dtype: np.dtype[Any]) -> _Compiled:
         element = types.float32 if dtype == np.float32 else types.float64
         signature = types.void(types.CPointer(element), types.CPointer(types.int64), types.int64, types.int64)
-        compiled = _Compiled(self._function, (signature.args, signature.return_type), {}, dict(_OPTIONS))
-        compiled.enable_caching()
-        compiled.compile()
-        return compiled
+        made = _Compiled(self._function, (signature.args, signature.return_type), {}, dict(_OPTIONS))
+        made.enable_caching()
+        return made
+
+    def recorded(self, dtype: np.dtype[Any]) -> bool:
+        """Return whether this thread only records what it would run, and that it would run this."""
+        if _recording.wanted is None:
+            return False
+        _recording.wanted[self, dtype.char] = None
+        return True
 
     def bind(self, dtype: np.dtype[Any], threads: int, arrays: int, *constants: Any) -> Bound:
         """Return the call that needs only the first arguments, so many arrays, to run."""
-        return Bound(self._address(dtype), threads, arrays, constants)
+        return Bound(self, dtype, threads, arrays, constants)
 
     def __call__(self, dtype: np.dtype[Any], threads: int, *arguments: Any) -> None:
         """Run on `threads` threads; the caller keeps the arrays among `arguments` alive."""
+        if self.recorded(dtype):
+            return
         table = np.array([_argument(value) for value in arguments], np.int64)
-        address = self._address(dtype)
+        address = self.address(dtype)
         if threads == 1:
             _run(address, table)
         else:
             _launch(address, table, threads)
 
 
+WORKERS: dict[str, Worker] = {}  # by name, those of the modules that have been imported
+
+
 def worker(function: Callable[..., None]) -> Worker:
     """Make a function a `Worker`."""
-    return Worker(function)
+    made = Worker(function)
+    return WORKERS.setdefault(made.name, made)

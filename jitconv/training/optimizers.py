@@ -12,7 +12,7 @@ import numpy as np
 from .. import validate
 from ..cost import threads_for
 from ..kernels import update as kernels
-from ..kernels.jit import Worker, address_of
+from ..kernels.jit import WORKERS, Worker, address_of
 from ..kernels.pointwise import BLOCK
 from ..layers.base import Array
 from . import checks
@@ -59,10 +59,11 @@ class Optimizer(abc.ABC):
         Updates made so far.
     """
 
-    def __init__(self, lr: float, weight_decay: float, slots: tuple[str, ...]) -> None:
+    def __init__(self, lr: float, weight_decay: float, kernel: Worker, slots: tuple[str, ...]) -> None:
         self.lr = validate.real(lr, "lr", 0.0)
         self.weight_decay = validate.real(weight_decay, "weight_decay", 0.0)
         self.steps = 0
+        self._kernel = kernel.name  # not itself: an optimizer can be copied and pickled
         self._slots = slots  # the arrays kept for each parameter
         self._state: dict[str, Array] = {}
         self._checked: tuple[list[str], list[Array], list[tuple[Any, ...]]] | None = None
@@ -86,9 +87,14 @@ class Optimizer(abc.ABC):
             self._updates = self._check(parameters, gradients)
             self._checked = list(parameters), arrays, [*map(_look, arrays)]
         self.steps += 1
-        worker, scalars = self._rule()
+        scalars = self._scalars()
         for dtype, table, cycles in self._updates:
-            worker(dtype, threads_for(cycles), table, np.array(scalars, dtype), len(table))
+            self.kernel(dtype, threads_for(cycles), table, np.array(scalars, dtype), len(table))
+
+    @property
+    def kernel(self) -> Worker:
+        """The kernel that makes the updates."""
+        return WORKERS[self._kernel]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out addresses: the arrays of a copy lie elsewhere."""
@@ -119,8 +125,8 @@ class Optimizer(abc.ABC):
         return [_Updates.of(dtype, rows) for dtype, rows in updated.items()]
 
     @abc.abstractmethod
-    def _rule(self) -> tuple[Worker, list[float]]:
-        """Return the kernel, and its scalars at this step."""
+    def _scalars(self) -> list[float]:
+        """Return the scalars that the kernel takes at this step."""
 
     def state(self) -> dict[str, Array]:
         """Return copies of what must be saved to go on exactly: `steps`, and arrays for each parameter."""
@@ -171,13 +177,14 @@ class SGD(Optimizer):
     """
 
     def __init__(self, lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
-        super().__init__(lr, weight_decay, ("velocity",) if momentum else ())
+        if momentum:
+            super().__init__(lr, weight_decay, kernels.sgd_momentum, ("velocity",))
+        else:
+            super().__init__(lr, weight_decay, kernels.sgd, ())
         self.momentum = validate.real(momentum, "momentum", 0.0, 1.0)
 
-    def _rule(self) -> tuple[Worker, list[float]]:
-        if self._slots:
-            return kernels.sgd_momentum, [self.lr, self.weight_decay, self.momentum]
-        return kernels.sgd, [self.lr, self.weight_decay]
+    def _scalars(self) -> list[float]:
+        return [self.lr, self.weight_decay, self.momentum][: 3 if self._slots else 2]
 
 
 class AdaGrad(Optimizer):
@@ -199,11 +206,11 @@ class AdaGrad(Optimizer):
     """
 
     def __init__(self, lr: float = 1e-2, weight_decay: float = 0.0, eps: float = 1e-10) -> None:
-        super().__init__(lr, weight_decay, ("sum",))
+        super().__init__(lr, weight_decay, kernels.adagrad, ("sum",))
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _rule(self) -> tuple[Worker, list[float]]:
-        return kernels.adagrad, [self.lr, self.weight_decay, self.eps]
+    def _scalars(self) -> list[float]:
+        return [self.lr, self.weight_decay, self.eps]
 
 
 class RMSProp(Optimizer):
@@ -228,12 +235,12 @@ class RMSProp(Optimizer):
     """
 
     def __init__(self, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0) -> None:
-        super().__init__(lr, weight_decay, ("square",))
+        super().__init__(lr, weight_decay, kernels.rmsprop, ("square",))
         self.alpha = validate.real(alpha, "alpha", 0.0, 1.0)
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _rule(self) -> tuple[Worker, list[float]]:
-        return kernels.rmsprop, [self.lr, self.weight_decay, self.alpha, 1.0 - self.alpha, self.eps]
+    def _scalars(self) -> list[float]:
+        return [self.lr, self.weight_decay, self.alpha, 1.0 - self.alpha, self.eps]
 
 
 class Adadelta(Optimizer):
@@ -257,12 +264,12 @@ class Adadelta(Optimizer):
     """
 
     def __init__(self, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0) -> None:
-        super().__init__(lr, weight_decay, ("square", "change"))
+        super().__init__(lr, weight_decay, kernels.adadelta, ("square", "change"))
         self.rho = validate.real(rho, "rho", 0.0, 1.0)
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _rule(self) -> tuple[Worker, list[float]]:
-        return kernels.adadelta, [self.lr, self.weight_decay, self.rho, 1.0 - self.rho, self.eps]
+    def _scalars(self) -> list[float]:
+        return [self.lr, self.weight_decay, self.rho, 1.0 - self.rho, self.eps]
 
 
 class Adam(Optimizer):
@@ -292,7 +299,7 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(lr, weight_decay, ("first", "second"))
+        super().__init__(lr, weight_decay, kernels.adam, ("first", "second"))
         first, second = checks.two(betas, "betas")
         self.betas = (
             validate.real(first, "betas[0]", 0.0, 1.0, below=True),
@@ -300,8 +307,8 @@ class Adam(Optimizer):
         )
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _rule(self) -> tuple[Worker, list[float]]:
+    def _scalars(self) -> list[float]:
         beta_1, beta_2 = self.betas
         rate = self.lr / (1.0 - beta_1**self.steps)
         root = math.sqrt(1.0 - beta_2**self.steps)
-        return kernels.adam, [rate, self.weight_decay, 1.0 - beta_1, beta_2, 1.0 - beta_2, root, self.eps]
+        return [rate, self.weight_decay, 1.0 - beta_1, beta_2, 1.0 - beta_2, root, self.eps]

@@ -12,8 +12,6 @@ from typing import Any
 from .extras import needs_extra
 from .trainer import Epoch, Step
 
-PATIENCE = 2.0  # seconds without a first step after which the wait is explained
-
 
 class Progress:
     """A bar for each epoch, with the loss and images a second, and a line after it.
@@ -31,17 +29,12 @@ class Progress:
     def __init__(self, epochs: int, images: int, position: int = 0) -> None:
         self._epochs, self._images, self._position = epochs, images, position
         self._bar: Any = None
-        self._notice = threading.Timer(PATIENCE, self._explain)
-        self._notice.daemon = True
 
     @staticmethod
     def check() -> None:
         """Raise ImportError now, not later, if tqdm is missing."""
         with needs_extra("tqdm", "progress bars"):
             import tqdm  # noqa: F401
-
-    def _explain(self) -> None:
-        self._write("compiling the kernels: this happens once, they are kept on disk", sys.stderr)
 
     def _write(self, text: str, file: Any) -> None:
         from tqdm import tqdm
@@ -67,7 +60,6 @@ class Progress:
 
     def step(self, step: Step) -> None:
         """Show a step."""
-        self._notice.cancel()
         if self._bar is None:
             self._open(step.epoch)
         self._bar.set_postfix_str(f"loss {step.loss:.4f}", refresh=False)
@@ -87,11 +79,9 @@ class Progress:
             self._bar = None
 
     def __enter__(self) -> Progress:
-        self._notice.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._notice.cancel()
         self._close()
 
 

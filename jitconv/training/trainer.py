@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import validate
+from ..ahead import compile_all
 from ..layers.base import Array, Layer
-from . import checks
+from . import checks, rehearsal
 from .losses import softmax_cross_entropy
 from .optimizers import Optimizer
 
@@ -72,6 +73,7 @@ class Trainer:
         self.loss_sum = 0.0  # over the images of the epoch under way
         self.step_losses: list[float] = []
         self.history: list[Epoch] = []
+        self._compiled = False
 
     def step(self, x: Array, labels: Array) -> float:
         """Train on one batch, and return the mean loss that it had before.
@@ -90,6 +92,10 @@ class Trainer:
         """
         if not self.model.training:
             self.model.train()
+        if not self._compiled:
+            # Each kernel by itself would be compiled when it is first called, one after the other.
+            self._compiled = True
+            compile_all(rehearsal.step(self.model, self.optimizer, x, labels))
         loss, dlogits = softmax_cross_entropy(self.model.forward(x), labels)
         self.model.backward(dlogits)
         self.optimizer.update(self.model.parameters, self.model.gradients)

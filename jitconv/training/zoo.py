@@ -13,6 +13,7 @@ the convolution or dense layer before it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -99,6 +100,12 @@ def fits(name: str, input_shape: Size) -> bool:
     except ValueError:
         return False
     return True
+
+
+def input_shape(name: str) -> Size:
+    """Return the (channels, height, width) that the network `name` takes unless it is told otherwise."""
+    shape: Size = inspect.signature(MODELS[name]).parameters["input_shape"].default
+    return shape
 
 
 def _build(

@@ -1,0 +1,71 @@
+"""What ``jitconv warmup`` does."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import textwrap
+import time
+
+import numpy as np
+from numba.core import config
+
+from .. import ahead
+from ..kernels.jit import Job, cache_folder
+from . import rehearsal, zoo
+from .command import DEFAULTS, CommandError
+from .optimizers import Adam
+
+PIXELS = 32 * 32  # of images in a whole batch; of larger images there are fewer, or one alone would fill the memory
+
+
+def warmup(arguments: argparse.Namespace) -> int:
+    """Run ``jitconv warmup``, and return its exit status.
+
+    Raises
+    ------
+    CommandError
+        If what is compiled could not be kept.
+    """
+    if config.DISABLE_JIT:
+        raise CommandError("NUMBA_DISABLE_JIT is set: nothing is compiled", status=1)
+    dtypes = ("float32", "float64") if arguments.dtype == ahead.BOTH else (arguments.dtype,)
+    layouts = ("NCHW", "NHWC") if arguments.layout == ahead.BOTH else (arguments.layout,)
+    start = time.perf_counter()
+    try:
+        if arguments.model:
+            options = itertools.product(arguments.model, dtypes, layouts)
+            wanted = (job for option in options for job in model_jobs(*option))
+            compiled = ahead.compile_kept(dict.fromkeys(wanted))
+        else:
+            compiled = ahead.warmup(arguments.dtype, arguments.layout)
+    except OSError as error:
+        raise CommandError(f"nothing can be kept: {error}", status=1) from None
+    seconds = time.perf_counter() - start
+    print(_report(compiled, seconds))
+    return 0
+
+
+def model_jobs(name: str, dtype: str, layout: str) -> list[Job]:
+    """Return the workers for training and using a network of the zoo, with any optimizer."""
+    model = zoo.MODELS[name](dtype=dtype, layout=layout, seed=0)
+    channels, h, w = zoo.input_shape(name)
+    image = (channels, h, w) if layout == "NCHW" else (h, w, channels)
+    images = max(1, DEFAULTS["batch_size"] * min(PIXELS, h * w) // (h * w))
+    x, labels = np.zeros((images, *image), dtype), np.zeros(images, np.int64)
+    jobs = rehearsal.step(model, Adam(), x, labels)
+    jobs += rehearsal.inference(model, x) + rehearsal.inference(model, x[:1])
+    updates = [one for key, one in ahead.every_worker().items() if key.startswith("update.")]
+    return jobs + [(worker, np.dtype(dtype).char) for worker in updates]
+
+
+def _report(compiled: list[str], seconds: float) -> str:
+    kept = f"kept in {cache_folder()}"
+    if not compiled:
+        return f"nothing to compile: all is {kept}"
+    lines = [f"compiled {len(compiled)} kernels in {seconds:.1f} s on {ahead.cores()} cores"]
+    for dtype in ("float32", "float64"):
+        names = [one.split()[0].partition(".")[2] for one in compiled if one.endswith(dtype)]
+        if names:
+            lines.append(textwrap.fill(f"{dtype}: {', '.join(sorted(names))}", 100, subsequent_indent="    "))
+    return "\n".join([*lines, kept])
