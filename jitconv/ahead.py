@@ -146,13 +146,13 @@ def _compile_in_processes(jobs: list[Job]) -> None:
     processes: list[subprocess.Popen[str]] = []
     threads: list[threading.Thread] = []
     try:
-        for _ in range(min(cores(), MOST_PROCESSES, len(left))):
-            processes.append(_start())
-            threads.append(threading.Thread(target=_feed, args=(processes[-1], left), daemon=True))
-            threads[-1].start()
-    except (OSError, RuntimeError):
-        pass  # no more processes or threads can be started: those that were do it, or this process
-    try:
+        # Where no more processes or threads can be started, those that were do the work, or this process does.
+        with contextlib.suppress(OSError, RuntimeError):
+            for _ in range(min(cores(), MOST_PROCESSES, len(left))):
+                processes.append(_start())
+                thread = threading.Thread(target=_feed, args=(processes[-1], left), daemon=True)
+                thread.start()
+                threads.append(thread)
         for thread in threads:
             thread.join()
     finally:

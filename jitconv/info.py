@@ -59,8 +59,5 @@ def _cache() -> str:
     folder, problem = cache_folder(), cache_problem()
     if problem is None:
         return f"{folder} (can be written)"
-    return (
-        f"{folder} ({problem}; every process compiles anew)"
-        if folder
-        else f"none: {problem}; every process compiles anew"
-    )
+    words = f"{problem}; every process compiles anew"
+    return f"{folder} ({words})" if folder else f"none: {words}"

@@ -384,4 +384,5 @@ WORKERS: dict[str, Worker] = {}  # by name, those of the modules that have been 
 def worker(function: Callable[..., None]) -> Worker:
     """Make a function a `Worker`."""
     made = Worker(function)
-    return WORKERS.setdefault(made.name, made)
+    WORKERS[made.name] = made
+    return made

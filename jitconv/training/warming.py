@@ -16,7 +16,9 @@ from . import rehearsal, zoo
 from .command import DEFAULTS, CommandError
 from .optimizers import Adam
 
-PIXELS = 32 * 32  # of images in a whole batch; of larger images there are fewer, or one alone would fill the memory
+# Images for which kernels are looked up have at most so many rows and columns: larger ones take the same kernels, but
+# vgg11 at 224x224 takes 10 s and 3 GB to be made.
+MOST_PIXELS = 64
 
 
 def warmup(arguments: argparse.Namespace) -> int:
@@ -48,10 +50,10 @@ def warmup(arguments: argparse.Namespace) -> int:
 
 def model_jobs(name: str, dtype: str, layout: str) -> list[Job]:
     """Return the workers for training and using a network of the zoo, with any optimizer."""
-    model = zoo.MODELS[name](dtype=dtype, layout=layout, seed=0)
     channels, h, w = zoo.input_shape(name)
-    image = (channels, h, w) if layout == "NCHW" else (h, w, channels)
-    images = max(1, DEFAULTS["batch_size"] * min(PIXELS, h * w) // (h * w))
+    h, w = min(h, MOST_PIXELS), min(w, MOST_PIXELS)
+    model = zoo.MODELS[name](dtype=dtype, layout=layout, seed=0, input_shape=(channels, h, w))
+    image, images = (channels, h, w) if layout == "NCHW" else (h, w, channels), DEFAULTS["batch_size"]
     x, labels = np.zeros((images, *image), dtype), np.zeros(images, np.int64)
     jobs = rehearsal.step(model, Adam(), x, labels)
     jobs += rehearsal.inference(model, x) + rehearsal.inference(model, x[:1])
