@@ -44,7 +44,15 @@ _SECONDS = {
     "planes.planes": 1.9,
 }
 # Kernels of one layout say so at the end of their names, but for these.
-_NCHW = ("columns.im2col", "columns.col2im", "planes.planes", "planes_weights.planes_weights")
+_NCHW = (
+    "columns.im2col",
+    "columns.col2im",
+    "depthwise_planes.depthwise_planes",
+    "depthwise_planes.depthwise_planes_weights",
+    "planes.planes",
+    "planes_weights.planes_weights",
+    "planes_weights.reduce_planes",
+)
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from jitconv.ahead import serve; serve()"
 _DONE = "jitconv compiled"
