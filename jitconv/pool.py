@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import validate
+from . import validate, workspace
 from .cost import threads_for
 from .kernels import average_pooling, global_pooling, max_pooling, max_pooling_backward
 from .kernels.jit import Bound
+from .kernels.simd import ALIGNMENT
 from .kernels.windows import by_planes, image_counts, pixel_counts
 from .pooling import PaddingSizes, Pooling, Size, offset_dtype
 from .shapes import Activation
@@ -21,6 +22,11 @@ from .validate import Array
 
 def _single_pixel(image: Activation) -> Activation:
     return Activation(image.n, image.c, 1, 1)
+
+
+def _streams(a: Array) -> bool:
+    """Whether a result is stored past the caches; every row of a plane, or every pixel, must begin aligned."""
+    return workspace.streams(a.nbytes, a.shape[-1] * a.itemsize) and a.ctypes.data % ALIGNMENT == 0
 
 
 # Small max poolings without and with argmax: the shape of the result, and the call that fills it.
@@ -88,10 +94,10 @@ def max_pool2d(
     layout = validate.layout(layout)
     batch = validate.activation(x, "x", layout)
     pooling = Pooling.of(batch.sizes, "x", kernel, stride, padding, dilation, ceil_mode)
-    y = np.empty(pooling.output.shape(layout), batch.array.dtype)
+    y = workspace.result(pooling.output.shape(layout), batch.array.dtype)
     planes = by_planes(batch.sizes, layout)
     worker = max_pooling.max_pool_nchw if planes else max_pooling.max_pool_nhwc
-    counts = image_counts(batch.sizes, layout)
+    counts = (_streams(y), *image_counts(batch.sizes, layout))
     if pooling.small:
         alone = worker.bind(y.dtype, 1, 2, *counts, *pooling.window)
         alone.run(batch.array, y)
@@ -134,10 +140,11 @@ def max_pool2d_with_argmax(
     layout = validate.layout(layout)
     batch = validate.activation(x, "x", layout)
     pooling = Pooling.of(batch.sizes, "x", kernel, stride, padding, dilation, ceil_mode)
-    y = np.empty(pooling.output.shape(layout), batch.array.dtype)
-    argmax = np.empty(y.shape, pooling.kernel_dtype)
-    worker = max_pooling.ARGMAX_POOL[argmax.dtype.itemsize, by_planes(batch.sizes, layout)]
-    counts = image_counts(batch.sizes, layout)
+    y = workspace.result(pooling.output.shape(layout), batch.array.dtype)
+    argmax = workspace.result(y.shape, pooling.kernel_dtype)
+    planes = by_planes(batch.sizes, layout)
+    worker = max_pooling.ARGMAX_POOL[argmax.dtype.itemsize, planes]
+    counts = (_streams(y), *image_counts(batch.sizes, layout))
     if pooling.small and argmax.dtype == np.uint8:
         alone = worker.bind(y.dtype, 1, 3, *counts, *pooling.window)
         alone.run(batch.array, y, argmax)
@@ -236,13 +243,10 @@ def avg_pool2d(
     layout = validate.layout(layout)
     batch = validate.activation(x, "x", layout)
     pooling = Pooling.of(batch.sizes, "x", kernel, stride, padding, 1, ceil_mode, count_include_pad)
-    y = np.empty(pooling.output.shape(layout), batch.array.dtype)
-    counts, parts = image_counts(batch.sizes, layout), pooling.threads
-    if by_planes(batch.sizes, layout):
-        scratch = np.empty((parts, pooling.output.w), y.dtype)
-        average_pooling.avg_pool_nchw(y.dtype, parts, batch.array, y, scratch, *counts, *pooling.window)
-    else:
-        average_pooling.avg_pool_nhwc(y.dtype, parts, batch.array, y, *counts, *pooling.window)
+    y = workspace.result(pooling.output.shape(layout), batch.array.dtype)
+    run = average_pooling.avg_pool_nchw if by_planes(batch.sizes, layout) else average_pooling.avg_pool_nhwc
+    counts = image_counts(batch.sizes, layout)
+    run(y.dtype, pooling.threads, batch.array, y, _streams(y), *counts, *pooling.window)
     return batch.back(y)
 
 

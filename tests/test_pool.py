@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from references import pool as reference
 from rounding import assert_within_rounding
 
-from jitconv import pool
+from jitconv import pool, workspace
 from jitconv.threads import num_threads
 
 NAN, INF = np.nan, np.inf
@@ -501,9 +501,10 @@ class GuardedNumPy:
 
 
 def guarded_allocations(monkeypatch):
-    """Let the module allocate its results between guard regions, and return the list of what it allocates."""
+    """Let the modules allocate its results between guard regions, and return the list of what it allocates."""
     module = GuardedNumPy()
     monkeypatch.setattr(pool, "np", module)
+    monkeypatch.setattr(workspace, "np", module)
     return module.allocated
 
 

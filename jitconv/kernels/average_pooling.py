@@ -6,29 +6,33 @@ import numpy as np
 from numba import carray
 
 from .jit import inlined, step, worker
+from .max_pooling import columns_inside, kind_of_columns
+from .pool_tiles import ANY, avg_of_channels, avg_of_columns
+from .simd import VECTOR_BYTES, fence
 from .views import floats
-from .windows import FIELDS, divisor, edge_column, full_columns, outputs_touching, share, taps_inside, window_of
+from .windows import FIELDS, counted_columns, divisor, full_columns, outputs_touching, share, taps_inside, window_of
 
 
 @worker
 def avg_pool_nchw(like, arguments, thread, threads):
-    """Average each window. Arguments: x (P, H, W), y (P, OH, OW), overwritten; scratch (threads, OW); P, the window."""
+    """Average each window. Arguments: x (P, H, W), y (P, OH, OW), overwritten; whether y is stored past the caches, P,
+    the window.
+    """
     a = carray(arguments, 4 + FIELDS)
     g = window_of(a[4:])
-    x, y = floats(a[0], (a[3], g.h, g.w), like), floats(a[1], (a[3], g.oh, g.ow), like)
-    columns = floats(a[2], (threads, g.ow), like)[thread]
     first, past = share(thread, threads, a[3] * g.oh)
-    _avg_rows_nchw(x, g, columns, first, past, y)
+    _rows_of_planes(a[0], a[1], g, first, past, a[2], carray(like, 1))
 
 
 @worker
 def avg_pool_nhwc(like, arguments, thread, threads):
-    """Average each window. Arguments: x (N, H, W, C), y (N, OH, OW, C), overwritten; N, C, the window."""
-    a = carray(arguments, 4 + FIELDS)
-    g = window_of(a[4:])
-    x, y = floats(a[0], (a[2], g.h, g.w, a[3]), like), floats(a[1], (a[2], g.oh, g.ow, a[3]), like)
-    first, past = share(thread, threads, a[2] * g.oh)
-    _avg_rows_nhwc(x, g, first, past, y)
+    """Average each window. Arguments: x (N, H, W, C), y (N, OH, OW, C), overwritten; whether y is stored past the
+    caches, N, C, the window.
+    """
+    a = carray(arguments, 5 + FIELDS)
+    g = window_of(a[5:])
+    first, past = share(thread, threads, a[3] * g.oh)
+    _rows_of_images(a[0], a[1], g, a[4], first, past, a[2], carray(like, 1))
 
 
 @worker
@@ -129,72 +133,57 @@ def _rows(oh, g):
 
 
 @inlined
-def _avg_rows_nchw(x, g, columns, first, past, y):
+def _rows_of_images(x, y, g, c, first, past, stream, like):
+    """Fill the rows [first, past) of all images' rows."""
+    size = like.itemsize
+    lanes = VECTOR_BYTES // size
+    pixel, line = c * size, g.w * c * size
     full0, full1 = full_columns(g)
-    _count_columns(g, columns)
-    for row in range(first, past):
-        p, oh = row // g.oh, row % g.oh
-        start = oh * g.stride_h - g.top
-        k0, k1 = taps_inside(start, g.h, g.kh, 1)
-        total = y[p, oh]
-        _zero(total)
-        for k in range(k0, k1):
-            pixels = x[p, start + k]
-            _add_edges(pixels, g, full0, full1, total)
-            if full0 == full1:
-                continue
-            seen = pixels[full0 * g.stride_w - g.left :]
-            if g.kw == 2 and g.stride_w == 2:
-                _add_pairs(seen, total[full0:full1])
-            elif g.kw == 3 and g.stride_w == 2:
-                _add_triples(seen, total[full0:full1])
-            elif g.stride_w == 1:
-                for tap_w in range(g.kw):
-                    _add(seen[tap_w:], total[full0:full1])
-            else:
-                for tap_w in range(g.kw):
-                    _add_strided(seen[tap_w:], g.stride_w, total[full0:full1])
-        _divide_row(total, _rows(oh, g), columns, total)
-
-
-@step
-def _add_edges(pixels, g, skip, resume, total):
-    """Add to the output columns [0, skip) and [resume, OW), whose windows reach into the padding."""
-    for i in range(skip + g.ow - resume):
-        ow = edge_column(i, skip, resume)
-        start = ow * g.stride_w - g.left
-        l0, l1 = taps_inside(start, g.w, g.kw, 1)
-        for tap_w in range(l0, l1):
-            total[ow] += pixels[start + tap_w]
-
-
-@inlined
-def _avg_rows_nhwc(x, g, first, past, y):
+    columns = g.kw - 1 if 2 <= g.kw <= 3 else ANY  # PAIRS or TRIPLES
+    end, floor = counted_columns(g)
     for row in range(first, past):
         n, oh = row // g.oh, row % g.oh
         start_h = oh * g.stride_h - g.top
         k0, k1 = taps_inside(start_h, g.h, g.kh, 1)
-        rows = _rows(oh, g)
-        for ow in range(g.ow):
+        height = _rows(oh, g)
+        line_at = x + (n * g.h + start_h + k0) * line
+        ow = 0
+        while ow < g.ow:
             start_w = ow * g.stride_w - g.left
             l0, l1 = taps_inside(start_w, g.w, g.kw, 1)
-            total = y[n, oh, ow]
-            _zero(total)
-            for k in range(k0, k1):
-                _add_pixels(x[n, start_h + k], start_w + l0, start_w + l1, total)
-            _divide(total, rows * _columns(ow, g), total)
+            inside = full0 <= ow < full1
+            runs = full1 - ow if inside else 1
+            avg_of_channels(
+                columns if inside else ANY, runs, g.stride_w * pixel, pixel, line_at + (start_w + l0) * pixel, line, 0,
+                c, 0, pixel, 1, k1 - k0, l1 - l0, c, c % lanes == 0, 0, g.kw, y + (row * g.ow + ow) * pixel, 0, stream,
+                start_w, 0, end, floor, height, like,
+            )  # fmt: skip
+            ow += runs
+    if stream != 0:
+        fence()
 
 
-@step
-def _add_pixels(pixels, first, past, total):
-    """Add the pixels [first, past) of a row (W, C) to one output pixel (C,)."""
-    w = first
-    while w + 3 <= past:
-        _add_three(pixels[w], pixels[w + 1], pixels[w + 2], total)
-        w += 3
-    while w < past:
-        _add(pixels[w], total)
-        w += 1
+@inlined
+def _rows_of_planes(x, y, g, first, past, stream, like):
+    """Fill the rows [first, past) of all planes' rows."""
+    size = like.itemsize
+    lanes = VECTOR_BYTES // size
+    line = g.w * size
+    kind = kind_of_columns(g)
+    inside = columns_inside(g, kind, lanes)
+    end, floor = counted_columns(g)
+    for row in range(first, past):
+        p, oh = row // g.oh, row % g.oh
+        start_h = oh * g.stride_h - g.top
+        k0, k1 = taps_inside(start_h, g.h, g.kh, 1)
+        height = _rows(oh, g)
+        line_at = x + (p * g.h + start_h + k0) * line
+        avg_of_columns(
+            kind, 1, 0, 0, line_at, line, -g.left, g.w, 1, size, g.stride_w, k1 - k0, g.kw, g.ow, inside, 0, g.kw,
+            y + row * g.ow * size, 0, stream, -g.left, g.stride_w, end, floor, height, like,
+        )  # fmt: skip
+    if stream != 0:
+        fence()
 
 
 @inlined

@@ -30,7 +30,7 @@ def _pointer_to(element):
     return pointer_at
 
 
-_uint8_pointer, _uint64_pointer, _int64_pointer, _float64_pointer = map(
+uint8_pointer, uint64_pointer, _int64_pointer, _float64_pointer = map(
     _pointer_to, (types.uint8, types.uint64, types.int64, types.float64)
 )
 
@@ -44,13 +44,13 @@ def floats(address, shape, like):
 @inlined
 def uint8s(address, shape):
     """Return the array of uint8 at an address."""
-    return carray(_uint8_pointer(address), shape)
+    return carray(uint8_pointer(address), shape)
 
 
 @inlined
 def uint64s(address, shape):
     """Return the array of uint64 at an address."""
-    return carray(_uint64_pointer(address), shape)
+    return carray(uint64_pointer(address), shape)
 
 
 @inlined

@@ -142,3 +142,9 @@ def divisor(start, size, kernel, padded_end, include_pad):
     if include_pad != 0:
         return min(start + kernel, padded_end) - start
     return min(start + kernel, size) - max(start, 0)
+
+
+@inlined
+def counted_columns(g):
+    """Return the column before which and the one from which on a window's columns are counted; see `divisor`."""
+    return (g.padded_w, -g.left) if g.include_pad != 0 else (g.w, 0)
