@@ -13,7 +13,7 @@ from .cost import threads_for
 from .kernels import average_pooling, global_pooling, max_pooling, max_pooling_backward
 from .kernels.jit import Bound
 from .kernels.simd import ALIGNMENT
-from .kernels.windows import by_planes, image_counts, pixel_counts
+from .kernels.windows import RUN_FIELDS, by_planes, image_counts, pixel_counts
 from .pooling import PaddingSizes, Pooling, Size, offset_dtype
 from .shapes import Activation
 from .signatures import Seen, signature
@@ -196,14 +196,23 @@ def max_pool2d_backward(
     dy = validate.like_output(dy, "dy", layout, None, pooling.output, single)
     argmax = validate.argmax(argmax, "argmax", layout, pooling.argmax_dtype, pooling.output, single)
     validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
-    dx = np.empty(image.shape(layout), dy.dtype)
-    parts, planes = pooling.threads, by_planes(image, layout)
-    argmax = argmax.astype(pooling.kernel_dtype, copy=False)
-    bad = np.zeros(parts, np.int64)
-    offsets = pooling.window.tap_offsets() if argmax.dtype == np.uint8 else np.empty(0, np.int64)
-    table = (offsets, offsets.size) if planes else ()
-    run = max_pooling_backward.MAX_POOL_BACKWARD[argmax.dtype.itemsize, planes]
-    run(dy.dtype, parts, dy, argmax, dx, bad, *table, *image_counts(image, layout), *pooling.window)
+    dx = workspace.result(image.shape(layout), dy.dtype)
+    parts, planes, bad = pooling.threads, by_planes(image, layout), np.zeros(pooling.threads, np.int64)
+    counts = image_counts(image, layout)
+    if pooling.windows_over_a_pixel > max_pooling_backward.COMPARED_WINDOWS or pooling.argmax_dtype != np.uint8:
+        wide, channels = argmax.astype(np.uint64), () if len(counts) == 2 else (1,)
+        max_pooling_backward.max_pool_backward_scattered(
+            dy.dtype, parts, dy, wide, dx, bad, *counts, *channels, *pooling.window
+        )
+    elif planes:
+        max_pooling_backward.max_pool_backward_nchw(
+            dy.dtype, parts, dy, argmax, dx, bad, _streams(dx), *counts, *pooling.window
+        )
+    else:
+        scratch = np.empty((parts, image.w, RUN_FIELDS), np.int64)
+        max_pooling_backward.max_pool_backward_nhwc(
+            dy.dtype, parts, dy, argmax, dx, bad, scratch, _streams(dx), *counts, *pooling.window
+        )
     validate.argmax_entries(int(bad.sum()), "argmax", "max_pool2d_with_argmax")
     return dx[0] if single else dx
 

@@ -64,6 +64,12 @@ class Pooling(NamedTuple):
         return np.dtype(np.uint8 if self.argmax_dtype == np.uint8 else np.uint64)
 
     @property
+    def windows_over_a_pixel(self) -> int:
+        """The most windows that cover one pixel."""
+        g = self.window
+        return -(-g.kh // g.stride_h) * -(-g.kw // g.stride_w)
+
+    @property
     def taps(self) -> int:
         """Pixels of all windows, about one cycle each."""
         return math.prod(self.output) * self.window.kh * self.window.kw

@@ -1,8 +1,7 @@
 """Max pooling over sliding windows, backward; laid out and shared out as in `max_pooling`.
 
-Each thread owns rows of dx and passes over the windows that touch them. It adds what falls into its rows, so
-two threads read the windows across their border and none writes to another's rows. Every entry of argmax is
-checked before it is used; the owner of a window's first row counts the bad ones.
+Each thread owns rows of dx. Every entry of argmax is checked; the owner of a window's first row counts the bad ones.
+Where many windows cover each pixel, comparing all of them is more work than adding each dy at its pixel.
 """
 
 from __future__ import annotations
@@ -10,154 +9,182 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
+from .argmax import count_bad, rows_counted
 from .jit import inlined, step, worker
-from .views import floats, int64s, uint8s, uint64s
-from .windows import FIELDS, edge_column, full_columns, outputs_touching, share, taps_inside, window_of
+from .pool_gradient_tiles import (
+    ANY,
+    HALF_TRIPLES,
+    PAIRS,
+    STRIDED,
+    TRIPLES,
+    max_gradient_of_channels,
+    max_gradient_of_columns,
+)
+from .simd import VECTOR_BYTES, fence
+from .views import floats, int64s, uint8_pointer, uint64s
+from .windows import (
+    FIELDS,
+    RUN_FIELDS,
+    classes_of_columns,
+    outputs_touching,
+    runs_of_columns,
+    share,
+    steps_over,
+    taps_inside,
+    taps_of_residue,
+    window_of,
+    windows_over,
+)
 
-# In NHWC each tap is compared with a vector of argmax up to this size of window; beyond it one scattered
-# addition for each channel is less work.
-COMPARED_TAPS = 32
+# Windows over a pixel up to which argmax is compared with the tap of each.
+COMPARED_WINDOWS = 32
 
 
 @worker
 def max_pool_backward_nchw(like, arguments, thread, threads):
     """Add dy at argmax. Arguments: dy (P, OH, OW), argmax, a uint8 array like it; dx (P, H, W), overwritten; bad
-    (threads,), the number of bad entries; offsets, where each tap lies in dx, a table of KH * KW or, where the
-    division by KW that it saves is not the cost, of 0; its size, P, the window.
+    (threads,), the number of bad entries; whether dx is stored past the caches, P, the window.
     """
-    a = carray(arguments, 7 + FIELDS)
-    g = window_of(a[7:])
-    dy, dx = floats(a[0], (a[6], g.oh, g.ow), like), floats(a[2], (a[6], g.h, g.w), like)
-    offsets, bad = int64s(a[4], (a[5],)), int64s(a[3], (threads,))
-    first, past = share(thread, threads, a[6] * g.h)
-    bad[thread] = _max_backward_nchw(dy, uint8s(a[1], dy.shape), g, offsets, first, past, dx)
-
-
-@worker
-def wide_max_pool_backward_nchw(like, arguments, thread, threads):
-    """As `max_pool_backward_nchw` for windows of more than 256 pixels: argmax is uint64."""
-    a = carray(arguments, 7 + FIELDS)
-    g = window_of(a[7:])
-    dy, dx = floats(a[0], (a[6], g.oh, g.ow), like), floats(a[2], (a[6], g.h, g.w), like)
-    offsets, bad = int64s(a[4], (a[5],)), int64s(a[3], (threads,))
-    first, past = share(thread, threads, a[6] * g.h)
-    bad[thread] = _max_backward_nchw(dy, uint64s(a[1], dy.shape), g, offsets, first, past, dx)
+    a = carray(arguments, 6 + FIELDS)
+    g = window_of(a[6:])
+    first, past = share(thread, threads, a[5] * g.h)
+    int64s(a[3], (threads,))[thread] = _rows_of_planes(a[0], a[1], a[2], g, first, past, a[4], carray(like, 1))
 
 
 @worker
 def max_pool_backward_nhwc(like, arguments, thread, threads):
     """Add dy at argmax. Arguments: dy (N, OH, OW, C), argmax, a uint8 array like it; dx (N, H, W, C), overwritten; bad
-    (threads,), the number of bad entries; N, C, the window.
+    (threads,), the number of bad entries; scratch (threads, W, RUN_FIELDS) of int64; whether dx is stored past the
+    caches, N, C, the window.
+    """
+    a = carray(arguments, 8 + FIELDS)
+    g = window_of(a[8:])
+    runs = int64s(a[4], (threads, g.w, RUN_FIELDS))[thread]
+    first, past = share(thread, threads, a[6] * g.h)
+    bad = int64s(a[3], (threads,))
+    bad[thread] = _rows_of_images(a[0], a[1], a[2], g, a[7], runs, first, past, a[5], carray(like, 1))
+
+
+@worker
+def max_pool_backward_scattered(like, arguments, thread, threads):
+    """As `max_pool_backward_nhwc` for any window, with argmax of uint64 and without scratch. Arguments: dy, argmax, dx,
+    bad, N, C, the window; planes are images of one channel.
     """
     a = carray(arguments, 6 + FIELDS)
     g = window_of(a[6:])
     dy, dx = floats(a[0], (a[4], g.oh, g.ow, a[5]), like), floats(a[2], (a[4], g.h, g.w, a[5]), like)
-    bad = int64s(a[3], (threads,))
     first, past = share(thread, threads, a[4] * g.h)
-    bad[thread] = _max_backward_nhwc(dy, uint8s(a[1], dy.shape), g, first, past, dx)
-
-
-@worker
-def wide_max_pool_backward_nhwc(like, arguments, thread, threads):
-    """As `max_pool_backward_nhwc` for windows of more than 256 pixels: argmax is uint64."""
-    a = carray(arguments, 6 + FIELDS)
-    g = window_of(a[6:])
-    dy, dx = floats(a[0], (a[4], g.oh, g.ow, a[5]), like), floats(a[2], (a[4], g.h, g.w, a[5]), like)
-    bad = int64s(a[3], (threads,))
-    first, past = share(thread, threads, a[4] * g.h)
-    bad[thread] = _max_backward_nhwc(dy, uint64s(a[1], dy.shape), g, first, past, dx)
-
-
-# By the bytes of an entry of argmax, and whether the channels are planes.
-MAX_POOL_BACKWARD = {
-    (1, True): max_pool_backward_nchw,
-    (1, False): max_pool_backward_nhwc,
-    (8, True): wide_max_pool_backward_nchw,
-    (8, False): wide_max_pool_backward_nhwc,
-}
-
-
-@step
-def _zero(rows):
-    flat = rows.reshape(rows.size)
-    for i in range(flat.size):
-        flat[i] = 0
+    int64s(a[3], (threads,))[thread] = _scatter_rows(dy, uint64s(a[1], dy.shape), g, first, past, dx)
 
 
 @inlined
-def _counts_here(start, first_row, past_row):
-    """Tell whether the owner of these rows counts a window's bad entries: it owns its first row inside."""
-    return first_row <= max(start, 0) < past_row
+def kind_of_columns(g):
+    """Return the kind of the tiles of a plane."""
+    if g.stride_w == 1:
+        return TRIPLES if g.kw == 3 else ANY
+    if g.stride_w == 2 and g.dilation_w == 1 and 2 <= g.kw <= 3:
+        return PAIRS if g.kw == 2 else HALF_TRIPLES
+    return STRIDED
 
 
 @inlined
-def _max_backward_nchw(dy, argmax, g, offsets, first, past, dx):
+def columns_inside(g, kind, lanes):
+    """Tell whether whole vectors cover a row of dx, and all their windows exist."""
+    return kind == PAIRS and g.left == 0 and g.w % (2 * lanes) == 0 and g.w <= 2 * g.ow
+
+
+@inlined
+def _rows_of_images(dy, argmax, dx, g, c, runs, first, past, stream, like):
+    """Fill the rows [first, past) of all images' rows, and return the number of bad entries."""
+    pixel = c * like.itemsize
+    tap_row, window_row = steps_over(g.stride_h, g.dilation_h)
+    tap_column, window_column = steps_over(g.stride_w, g.dilation_w)
+    count = runs_of_columns(g, runs)
+    whole = c % (VECTOR_BYTES // like.itemsize) == 0
+    bad = 0
+    while first < past:
+        n = first // g.h
+        row0 = first - n * g.h
+        row1 = min(g.h, row0 + past - first)
+        counted = rows_counted(row0, row1, g)
+        bad += count_bad(argmax + n * g.oh * g.ow * c, g, c, counted[0], counted[1])
+        for h in range(row0, row1):
+            oh, rows, k = windows_over(h + g.top, g.oh, g.kh, g.stride_h, g.dilation_h)
+            for i in range(count):
+                windows, source = runs[i, 3], (n * g.oh + oh) * g.ow + runs[i, 2]
+                max_gradient_of_channels(
+                    windows if windows <= 3 else ANY, runs[i, 1], pixel, g.stride_w * pixel, dy + source * pixel,
+                    window_row * g.ow * pixel, window_column * pixel, rows, windows, 0, 0, c, 0, 0,
+                    k * g.kw + runs[i, 4], tap_row * g.kw, tap_column, dx + ((n * g.h + h) * g.w + runs[i, 0]) * pixel,
+                    0, 0, 0, c, whole, stream, uint8_pointer(argmax + source * c), like,
+                )  # fmt: skip
+        first += row1 - row0
+    if stream != 0:
+        fence()
+    return bad
+
+
+@inlined
+def _rows_of_planes(dy, argmax, dx, g, first, past, stream, like):
     """Fill the rows [first, past) of all planes' rows, and return the number of bad entries."""
+    size = like.itemsize
+    tap_row, window_row = steps_over(g.stride_h, g.dilation_h)
+    tap_column, window_column = steps_over(g.stride_w, g.dilation_w)
+    kind = kind_of_columns(g)
+    inside = columns_inside(g, kind, VECTOR_BYTES // size)
+    zero, one, odd = classes_of_columns(g)
     bad = 0
     while first < past:
         p = first // g.h
         row0 = first - p * g.h
         row1 = min(g.h, row0 + past - first)
-        bad += _max_backward_plane(dy[p], argmax[p], g, offsets, row0, row1, dx[p])
+        counted = rows_counted(row0, row1, g)
+        bad += count_bad(argmax + p * g.oh * g.ow, g, 1, counted[0], counted[1])
+        for h in range(row0, row1):
+            oh, rows, k = windows_over(h + g.top, g.oh, g.kh, g.stride_h, g.dilation_h)
+            source, target = (p * g.oh + oh) * g.ow, dx + (p * g.h + h) * g.w * size
+            for residue in range(min(g.stride_w, g.w) if kind == STRIDED else 1):
+                start, windows, l = zero - (g.kw - 2), 1, 2 * (g.kw - 2)
+                columns = g.w
+                if kind != PAIRS and kind != HALF_TRIPLES:
+                    start, windows, l = taps_of_residue(residue, g)
+                    columns = (g.w - residue + g.stride_w - 1) // g.stride_w
+                max_gradient_of_columns(
+                    kind, 1, 0, 0, dy + source * size, window_row * g.ow * size, window_column * size, rows, windows,
+                    start, window_column, g.ow, one, odd, k * g.kw + l, tap_row * g.kw, tap_column, target, residue,
+                    g.stride_w, g.w, columns, inside, stream, uint8_pointer(argmax + source), like,
+                )  # fmt: skip
+        first += row1 - row0
+    if stream != 0:
+        fence()
+    return bad
+
+
+@inlined
+def _scatter_rows(dy, argmax, g, first, past, dx):
+    """Fill the rows [first, past) of all images' rows, and return the number of bad entries."""
+    bad = 0
+    while first < past:
+        n = first // g.h
+        row0 = first - n * g.h
+        row1 = min(g.h, row0 + past - first)
+        bad += _scatter_image(dy[n], argmax[n], g, row0, row1, dx[n])
         first += row1 - row0
     return bad
 
 
 @step
-def _max_backward_plane(dy, argmax, g, offsets, row0, row1, dx):
-    """Fill the rows [row0, row1) of a plane, each set to zero just before the first window adds to it."""
-    bad, zeroed = 0, row0
-    reach = (g.kh - 1) * g.dilation_h + 1
-    full = full_columns(g)
-    # Windows of 2x2 at stride 2 do not overlap: two rows of dx are written at once, in whole vectors.
-    halves = g.kh == 2 and g.kw == 2 and g.stride_h == 2 and g.stride_w == 2
-    halves = halves and reach == 2 and g.dilation_w == 1 and full[0] == 0 and full[1] == g.ow and g.left == 0
+def _scatter_image(dy, argmax, g, row0, row1, dx):
+    """Fill the rows [row0, row1) of an image."""
+    dx[row0:row1] = 0
+    bad = 0
     oh0, oh1 = outputs_touching(row0, row1, g)
     for oh in range(oh0, oh1):
         start = oh * g.stride_h - g.top
-        inside = start >= row0 and start + reach <= row1
-        if halves and inside:
-            bad += _max_backward_halves(dy[oh], argmax[oh], dx[start], dx[start + 1])
-            zeroed = start + 2
-            continue
-        end = min(row1, start + reach)
-        if zeroed < end:
-            _zero(dx[zeroed:end])
-            zeroed = end
-        full0, full1 = full if inside and offsets.size > 0 else (g.ow, g.ow)
-        refused = _add_at_edges(dy[oh], argmax[oh], g, start, full0, full1, row0, row1, dx)
-        bad += refused if _counts_here(start, row0, row1) else 0
-        if full0 < full1:
-            bad += _add_by_table(dy[oh], argmax[oh], g, offsets, start * g.w - g.left, full0, full1, dx)
-    _zero(dx[zeroed:row1])
-    return bad
-
-
-@step
-def _add_by_table(dy, argmax, g, offsets, start, first, past, dx):
-    """Add the outputs [first, past) of a row, whose windows are inside. Return the number of bad entries."""
-    bad = 0
-    pixels = dx.reshape(dx.size)
-    for ow in range(first, past):
-        tap = np.uint64(argmax[ow])
-        if tap < np.uint64(offsets.size):
-            pixels[np.uint64(start + ow * g.stride_w + offsets[tap])] += dy[ow]
-        else:
-            bad += 1
-    return bad
-
-
-@step
-def _add_at_edges(dy, argmax, g, start, skip, resume, row0, row1, dx):
-    """Add the outputs [0, skip) and [resume, OW) of a row. Return the number of bad entries."""
-    bad = 0
-    for i in range(skip + g.ow - resume):
-        ow = edge_column(i, skip, resume)
-        h, w, valid = _pixel_at(argmax[ow], start, ow * g.stride_w - g.left, g)
-        if not valid:
-            bad += 1
-        elif row0 <= h < row1:
-            dx[h, w] += dy[ow]
+        counted = row0 <= max(start, 0) < row1
+        for ow in range(g.ow):
+            refused = _scatter_pixel(dy[oh, ow], argmax[oh, ow], start, ow * g.stride_w - g.left, g, row0, row1, dx)
+            bad += refused if counted else 0
     return bad
 
 
@@ -168,7 +195,7 @@ def _pixel_at(entry, start_h, start_w, g):
     Row -1 is a valid answer: the window has no pixel at all, so its argmax is 0 and its gradient goes
     nowhere.
     """
-    if np.uint64(entry) >= np.uint64(g.kh * g.kw):
+    if entry >= np.uint64(g.kh * g.kw):
         return np.int64(0), np.int64(0), False
     entry = np.int64(entry)
     k = entry // g.kw
@@ -181,103 +208,7 @@ def _pixel_at(entry, start_h, start_w, g):
 
 
 @step
-def _max_backward_halves(dy, argmax, upper, lower):
-    """Fill two rows of dx from a row of 2x2 windows at stride 2. Return the number of bad entries."""
-    worst = argmax.dtype.type(0)
-    zero = dy.dtype.type(0)
-    for i in range(dy.size):
-        at, gradient = argmax[i], dy[i]
-        worst = max(worst, at)
-        upper[2 * i] = gradient if at == 0 else zero
-        upper[2 * i + 1] = gradient if at == 1 else zero
-        lower[2 * i] = gradient if at == 2 else zero
-        lower[2 * i + 1] = gradient if at == 3 else zero
-    for i in range(2 * dy.size, upper.size):
-        upper[i] = 0
-        lower[i] = 0
-    return _count_above(argmax, 3) if worst > 3 else 0
-
-
-@step
-def _count_above(argmax, limit):
-    count = 0
-    for i in range(argmax.size):
-        count += np.uint64(argmax[i]) > np.uint64(limit)
-    return count
-
-
-@inlined
-def _max_backward_nhwc(dy, argmax, g, first, past, dx):
-    """Fill the rows [first, past) of all images' rows, and return the number of bad entries."""
-    bad = 0
-    while first < past:
-        n = first // g.h
-        row0 = first - n * g.h
-        row1 = min(g.h, row0 + past - first)
-        bad += _max_backward_image(dy[n], argmax[n], g, row0, row1, dx[n])
-        first += row1 - row0
-    return bad
-
-
-@step
-def _max_backward_image(dy, argmax, g, row0, row1, dx):
-    """Fill the rows [row0, row1) of an image, each set to zero just before the first window adds to it."""
-    bad, zeroed = 0, row0
-    compare = g.kh * g.kw <= COMPARED_TAPS
-    oh0, oh1 = outputs_touching(row0, row1, g)
-    for oh in range(oh0, oh1):
-        start = oh * g.stride_h - g.top
-        counted = _counts_here(start, row0, row1)
-        end = min(row1, start + (g.kh - 1) * g.dilation_h + 1)
-        if zeroed < end:
-            _zero(dx[zeroed:end])
-            zeroed = end
-        for ow in range(g.ow):
-            start_w = ow * g.stride_w - g.left
-            if compare:
-                _add_where_equal(dy[oh, ow], argmax[oh, ow], start, start_w, g, row0, row1, dx)
-                if counted:
-                    bad += _count_bad(argmax[oh, ow], start, start_w, g)
-            else:
-                refused = _add_scattered(dy[oh, ow], argmax[oh, ow], start, start_w, g, row0, row1, dx)
-                bad += refused if counted else 0
-    _zero(dx[zeroed:row1])
-    return bad
-
-
-@step
-def _add_where_equal(dy, argmax, start_h, start_w, g, row0, row1, dx):
-    zero = dy.dtype.type(0)
-    k0, k1 = taps_inside(start_h, g.h, g.kh, g.dilation_h)
-    l0, l1 = taps_inside(start_w, g.w, g.kw, g.dilation_w)
-    for k in range(k0, k1):
-        h = start_h + k * g.dilation_h
-        if row0 <= h < row1:
-            for tap_w in range(l0, l1):
-                pixel = dx[h, start_w + tap_w * g.dilation_w]
-                tap = argmax.dtype.type(k * g.kw + tap_w)
-                for c in range(pixel.size):
-                    pixel[c] += dy[c] if argmax[c] == tap else zero
-
-
-@step
-def _count_bad(argmax, start_h, start_w, g):
-    """Count the entries of one output pixel that point to no pixel of its window. argmax (C,)."""
-    worst = argmax.dtype.type(0)
-    for c in range(argmax.size):
-        worst = max(worst, argmax[c])
-    inside = start_h >= 0 and start_h + (g.kh - 1) * g.dilation_h < g.h
-    inside = inside and start_w >= 0 and start_w + (g.kw - 1) * g.dilation_w < g.w
-    if inside and np.uint64(worst) < np.uint64(g.kh * g.kw):
-        return 0
-    bad = 0
-    for c in range(argmax.size):
-        bad += not _pixel_at(argmax[c], start_h, start_w, g)[2]
-    return bad
-
-
-@step
-def _add_scattered(dy, argmax, start_h, start_w, g, row0, row1, dx):
+def _scatter_pixel(dy, argmax, start_h, start_w, g, row0, row1, dx):
     """Add each channel at its argmax, and return the number of bad entries."""
     bad = 0
     for c in range(dy.size):

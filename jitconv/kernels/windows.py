@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import inlined
+from .jit import inlined, step
 
 Pair = tuple[int, int]  # (vertical, horizontal)
 
@@ -113,12 +113,6 @@ def taps_inside(start, size, kernel, dilation):
 
 
 @inlined
-def edge_column(i, skip, resume):
-    """Return output column number `i` of those outside [skip, resume)."""
-    return i if i < skip else i - skip + resume
-
-
-@inlined
 def full_columns(g):
     """Return the half-open range of output columns whose windows have all their columns in the image."""
     first = min(g.ow, (g.left + g.stride_w - 1) // g.stride_w)
@@ -148,3 +142,71 @@ def divisor(start, size, kernel, padded_end, include_pad):
 def counted_columns(g):
     """Return the column before which and the one from which on a window's columns are counted; see `divisor`."""
     return (g.padded_w, -g.left) if g.include_pad != 0 else (g.w, 0)
+
+
+@step
+def steps_over(stride, dilation):
+    """Return the steps from one window over a pixel to the next: of the tap, downwards, and of the window."""
+    a, b = stride, dilation
+    while b != 0:
+        a, b = b, a % b
+    return stride // a, dilation // a
+
+
+@step
+def windows_over(position, outputs, kernel, stride, dilation):
+    """Return the first window over a position of a padded axis, how many there are, and the tap of the first there."""
+    if dilation == 1:
+        first = max(0, (position - kernel + stride) // stride)
+        return first, max(0, min(outputs - 1, position // stride) - first + 1), position - first * stride
+    first, count, highest = 0, 0, 0
+    for tap in range(kernel - 1, -1, -1):
+        start = position - tap * dilation
+        if start >= 0 and start % stride == 0 and start // stride < outputs:
+            if count == 0:
+                first, highest = start // stride, tap
+            count += 1
+    return first, count, highest
+
+
+RUN_FIELDS = 5
+
+
+@step
+def runs_of_columns(g, runs):
+    """List the runs of columns, a stride apart, whose windows differ by one from column to column, and return how many.
+
+    A row of `runs` (W, RUN_FIELDS): the first column, columns, and what `windows_over` says of the first.
+    """
+    count = 0
+    for residue in range(min(g.stride_w, g.w)):
+        held = -1
+        for w in range(residue, g.w, g.stride_w):
+            first, windows, tap = windows_over(w + g.left, g.ow, g.kw, g.stride_w, g.dilation_w)
+            if held >= 0 and windows == runs[held, 3] and (tap == runs[held, 4] or windows == 0):
+                runs[held, 1] += 1
+                continue
+            held, count = count, count + 1
+            runs[held, 0], runs[held, 1], runs[held, 2], runs[held, 3], runs[held, 4] = w, 1, first, windows, tap
+    return count
+
+
+@step
+def taps_of_residue(residue, g):
+    """Return the windows over the columns residue, residue + stride, ... wherever they end: the first over the first
+    column, how many there are, and the tap of the first there.
+    """
+    position = residue + g.left
+    for tap in range(g.kw - 1, -1, -1):
+        start = position - tap * g.dilation_w
+        if start % g.stride_w == 0:
+            return start // g.stride_w, tap // steps_over(g.stride_w, g.dilation_w)[0] + 1, tap
+    return 0, 0, 0
+
+
+@inlined
+def classes_of_columns(g):
+    """Return, at a horizontal stride of 2, which window the tap 0 brings over the first column that it reaches, which
+    one the tap 1, and whether the first of these columns is odd.
+    """
+    return (g.left + 1) // 2, g.left // 2, g.left % 2

@@ -1,0 +1,131 @@
+"""Counting the entries of a uint8 argmax that point to no pixel of their window."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .jit import inlined, step
+from .pool_lanes import place, rolled
+from .simd import I8, I64, at, i64
+from .views import uint8_pointer
+from .windows import full_columns, taps_inside
+
+BLOCK = 64  # entries that are compared at once
+_BLOCK = ir.VectorType(I8, BLOCK)
+
+
+def _load(builder, pointer):
+    return builder.load(builder.bitcast(pointer, _BLOCK.as_pointer()), align=1)
+
+
+def _everywhere(builder, value):
+    undefined = ir.Constant(_BLOCK, ir.Undefined)
+    first = builder.insert_element(undefined, builder.trunc(value, I8), ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [0] * BLOCK))
+
+
+@intrinsic
+def _farthest(typingctx, entries, blocks, low):
+    """Return how far any entry of whole blocks lies above `low`, where those below it count as very far."""
+
+    def codegen(context, builder, signature, args):
+        entries, blocks, low = args
+        entries, low = place(builder, entries), _everywhere(builder, low)
+        slot = cgutils.alloca_once_value(builder, ir.Constant(_BLOCK, [0] * BLOCK))
+        builder.store(ir.Constant(_BLOCK, [0] * BLOCK), slot)
+        with rolled(builder, blocks) as block:
+            above = builder.sub(_load(builder, at(builder, entries, builder.mul(block.index, i64(BLOCK)))), low)
+            most = builder.load(slot)
+            builder.store(builder.select(builder.icmp_unsigned(">", above, most), above, most), slot)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(I8, [_BLOCK]), f"llvm.vector.reduce.umax.v{BLOCK}i8"
+        )
+        return builder.zext(builder.call(function, [builder.load(slot)]), I64)
+
+    return types.intp(*[types.intp] * 3), codegen
+
+
+@intrinsic
+def _matches(typingctx, entries, first, rows, columns, row):
+    """Return how many of a block of entries are one of `columns` from `first` on, in `rows` rows of taps."""
+
+    def codegen(context, builder, signature, args):
+        entries, first, rows, columns, row = args
+        values = _load(builder, place(builder, entries))
+        none = ir.Constant(ir.VectorType(ir.IntType(1), BLOCK), [0] * BLOCK)
+        slot = cgutils.alloca_once_value(builder, builder.bitcast(none, I64))
+        builder.store(i64(0), slot)
+        with rolled(builder, rows) as k, rolled(builder, columns) as l:
+            tap = builder.add(builder.add(first, builder.mul(k.index, row)), l.index)
+            found = builder.bitcast(builder.icmp_unsigned("==", values, _everywhere(builder, tap)), I64)
+            builder.store(builder.or_(builder.load(slot), found), slot)
+        count = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I64, [I64]), "llvm.ctpop.i64")
+        return builder.call(count, [builder.load(slot)])
+
+    return types.intp(*[types.intp] * 5), codegen
+
+
+@step
+def _all_between(entries, count, low, past):
+    """Tell whether all entries lie in [low, past)."""
+    blocks = count // BLOCK
+    if blocks > 0 and _farthest(entries, blocks, low) >= past - low:
+        return False
+    rest = carray(uint8_pointer(entries + blocks * BLOCK), count - blocks * BLOCK)
+    wrong = 0
+    for i in range(rest.size):
+        wrong |= (rest[i] < low) | (rest[i] >= past)
+    return wrong == 0
+
+
+@step
+def _bad_entries(entries, count, k0, k1, l0, l1, kw):
+    """Count the bad ones of `count` entries, whose windows have the taps [k0, k1) x [l0, l1) inside the image."""
+    if k0 >= k1 or l0 >= l1:
+        k0, k1, l0, l1 = 0, 1, 0, 1  # argmax of a window without any pixel is 0
+    done, bad = 0, 0
+    while done + BLOCK <= count:
+        bad += BLOCK - _matches(entries + done, k0 * kw + l0, k1 - k0, l1 - l0, kw)
+        done += BLOCK
+    rest = carray(uint8_pointer(entries + done), count - done)
+    inverse = (65535 + kw) // kw
+    for i in range(rest.size):
+        tap = int(rest[i])
+        k = (tap * inverse) >> 16  # tap // kw, exact for a byte
+        l = tap - k * kw
+        bad += not ((k0 <= k < k1) & (l0 <= l < l1))
+    return bad
+
+
+@inlined
+def rows_counted(row0, row1, g):
+    """Return the half-open range of output rows that the owner of the image's rows [row0, row1) counts."""
+    first = 0 if row0 == 0 else (row0 + g.top + g.stride_h - 1) // g.stride_h
+    return min(g.oh, first), min(g.oh, (row1 + g.top + g.stride_h - 1) // g.stride_h)
+
+
+@step
+def count_bad(entries, g, c, first, past):
+    """Return how many entries of the output rows [first, past) of one image, (OH, OW, c), are bad."""
+    bad, oh = 0, first
+    full0, full1 = full_columns(g)
+    while oh < past:
+        k0, k1 = taps_inside(oh * g.stride_h - g.top, g.h, g.kh, g.dilation_h)
+        after = oh + 1
+        while after < past and taps_inside(after * g.stride_h - g.top, g.h, g.kh, g.dilation_h) == (k0, k1):
+            after += 1
+        fine = k0 < k1 and _all_between(entries + oh * g.ow * c, (after - oh) * g.ow * c, k0 * g.kw, k1 * g.kw)
+        for row in range(oh, after):
+            ow = 0
+            while ow < g.ow:
+                if fine and full0 <= ow < full1:
+                    ow = full1
+                    continue
+                l0, l1 = taps_inside(ow * g.stride_w - g.left, g.w, g.kw, g.dilation_w)
+                bad += _bad_entries(entries + (row * g.ow + ow) * c, c, k0, k1, l0, l1, g.kw)
+                ow += 1
+        oh = after
+    return bad
