@@ -209,7 +209,7 @@ def max_pool2d_backward(
             dy.dtype, parts, dy, argmax, dx, bad, _streams(dx), *counts, *pooling.window
         )
     else:
-        scratch = np.empty((parts, image.w, RUN_FIELDS), np.int64)
+        scratch = workspace.scratch(8 * parts * image.w * RUN_FIELDS, "pool")
         max_pooling_backward.max_pool_backward_nhwc(
             dy.dtype, parts, dy, argmax, dx, bad, scratch, _streams(dx), *counts, *pooling.window
         )
@@ -294,12 +294,12 @@ def avg_pool2d_backward(
     pooling = Pooling.of(image, "x_shape", kernel, stride, padding, 1, ceil_mode, count_include_pad)
     dy = validate.like_output(dy, "dy", layout, None, pooling.output, single)
     validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
-    dx = np.empty(image.shape(layout), dy.dtype)
-    parts, planes = pooling.threads, by_planes(image, layout)
-    row = (2, pooling.output.w) if planes else (pooling.output.w, image.c)
-    scratch = np.empty((parts, *row), dy.dtype)
+    dx = workspace.result(image.shape(layout), dy.dtype)
+    parts, size = pooling.threads, average_pooling.scratch_bytes(pooling.window, dy.itemsize)
+    scratch = workspace.scratch(parts * size, "pool")
+    planes, counts = by_planes(image, layout), image_counts(image, layout)
     run = average_pooling.avg_pool_backward_nchw if planes else average_pooling.avg_pool_backward_nhwc
-    run(dy.dtype, parts, dy, dx, scratch, *image_counts(image, layout), *pooling.window)
+    run(dy.dtype, parts, dy, dx, scratch, size, _streams(dx), *counts, *pooling.window)
     return dx[0] if single else dx
 
 

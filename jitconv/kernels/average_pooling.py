@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numba import carray
 
 from .jit import inlined, step, worker
 from .max_pooling import columns_inside, kind_of_columns
-from .pool_tiles import ANY, avg_of_channels, avg_of_columns
-from .simd import VECTOR_BYTES, fence
-from .views import floats
-from .windows import FIELDS, counted_columns, divisor, full_columns, outputs_touching, share, taps_inside, window_of
+from .max_pooling_backward import columns_inside as gradient_inside
+from .max_pooling_backward import kind_of_columns as gradient_kind
+from .pool_gradient_tiles import (
+    ANY,
+    HALF_TRIPLES,
+    PAIRS,
+    STRIDED,
+    avg_gradient_of_channels,
+    avg_gradient_of_columns,
+)
+from .pool_tiles import avg_of_channels, avg_of_columns
+from .simd import ALIGNMENT, VECTOR_BYTES, fence, store
+from .views import int64s
+from .windows import (
+    FIELDS,
+    RUN_FIELDS,
+    classes_of_columns,
+    counted_columns,
+    divisor,
+    full_columns,
+    runs_of_columns,
+    share,
+    taps_inside,
+    taps_of_residue,
+    window_of,
+    windows_over,
+)
 
 
 @worker
@@ -37,99 +59,30 @@ def avg_pool_nhwc(like, arguments, thread, threads):
 
 @worker
 def avg_pool_backward_nchw(like, arguments, thread, threads):
-    """Spread dy evenly over each window. Arguments: dy (P, OH, OW), dx (P, H, W), overwritten; scratch
-    (threads, 2, OW); P, the window.
+    """Spread dy evenly over each window. Arguments: dy (P, OH, OW), dx (P, H, W), overwritten; scratch (threads, bytes),
+    its bytes (see `scratch_bytes`), whether dx is stored past the caches, P, the window.
     """
-    a = carray(arguments, 4 + FIELDS)
-    g = window_of(a[4:])
-    dy, dx = floats(a[0], (a[3], g.oh, g.ow), like), floats(a[1], (a[3], g.h, g.w), like)
-    scratch = floats(a[2], (threads, 2, g.ow), like)
-    first, past = share(thread, threads, a[3] * g.h)
-    _avg_backward_nchw(dy, g, scratch[thread, 0], scratch[thread, 1], first, past, dx)
+    a = carray(arguments, 6 + FIELDS)
+    g = window_of(a[6:])
+    first, past = share(thread, threads, a[5] * g.h)
+    _gradient_of_planes(a[0], a[1], g, first, past, a[2] + thread * a[3], a[4], carray(like, 1))
 
 
 @worker
 def avg_pool_backward_nhwc(like, arguments, thread, threads):
-    """Spread dy evenly over each window. Arguments: dy (N, OH, OW, C), dx (N, H, W, C), overwritten; scratch
-    (threads, OW, C); N, C, the window.
+    """Spread dy evenly over each window. Arguments: dy (N, OH, OW, C), dx (N, H, W, C), overwritten; scratch (threads,
+    bytes), its bytes (see `scratch_bytes`), whether dx is stored past the caches, N, C, the window.
     """
-    a = carray(arguments, 5 + FIELDS)
-    g = window_of(a[5:])
-    dy, dx = floats(a[0], (a[3], g.oh, g.ow, a[4]), like), floats(a[1], (a[3], g.h, g.w, a[4]), like)
-    scratch = floats(a[2], (threads, g.ow, a[4]), like)
-    first, past = share(thread, threads, a[3] * g.h)
-    _avg_backward_nhwc(dy, g, scratch[thread], first, past, dx)
+    a = carray(arguments, 7 + FIELDS)
+    g = window_of(a[7:])
+    first, past = share(thread, threads, a[5] * g.h)
+    _gradient_of_images(a[0], a[1], g, a[6], first, past, a[2] + thread * a[3], a[4], carray(like, 1))
 
 
-@step
-def _zero(values):
-    for i in range(values.size):
-        values[i] = 0
-
-
-@step
-def _add(x, y):
-    for i in range(y.size):
-        y[i] += x[i]
-
-
-@step
-def _add_strided(x, stride, y):
-    for i in range(y.size):
-        y[i] += x[np.uint64(i * stride)]  # unsigned: no code for indices that count from the end
-
-
-@step
-def _add_pairs(x, y):
-    """Add two neighbouring taps at stride 2: whole vectors are loaded and shuffled."""
-    for i in range(y.size):
-        y[i] = (y[i] + x[2 * i]) + x[2 * i + 1]
-
-
-@step
-def _add_triples(x, y):
-    """Add three neighbouring taps at stride 2."""
-    for i in range(y.size):
-        y[i] = ((y[i] + x[2 * i]) + x[2 * i + 1]) + x[2 * i + 2]
-
-
-@step
-def _add_three(x0, x1, x2, y):
-    for i in range(y.size):
-        y[i] = ((y[i] + x0[i]) + x1[i]) + x2[i]
-
-
-@step
-def _divide(x, divided_by, y):
-    """Divide rather than multiply by an inverse: the same bits in both layouts, and PyTorch's."""
-    by = y.dtype.type(divided_by)
-    for i in range(y.size):
-        y[i] = x[i] / by
-
-
-@step
-def _divide_row(x, rows, columns, y):
-    """Divide a row of outputs by their windows' pixels: `rows` times `columns`. x, columns, y (OW,)."""
-    height = y.dtype.type(rows)
-    for i in range(y.size):
-        y[i] = x[i] / (height * columns[i])
-
-
-@step
-def _count_columns(g, columns):
-    """Fill `columns` (OW,) with the number of columns that each window of a row counts."""
-    for ow in range(g.ow):
-        columns[ow] = columns.dtype.type(_columns(ow, g))
-
-
-@inlined
-def _columns(ow, g):
-    return divisor(ow * g.stride_w - g.left, g.w, g.kw, g.padded_w, g.include_pad)
-
-
-@inlined
-def _rows(oh, g):
-    return divisor(oh * g.stride_h - g.top, g.h, g.kh, g.padded_h, g.include_pad)
+def scratch_bytes(window, itemsize):
+    """Return the bytes of scratch that a thread needs for a backward pass."""
+    size = 8 * (RUN_FIELDS * window.w + window.oh) + window.kh * window.ow * itemsize
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 @inlined
@@ -187,94 +140,89 @@ def _rows_of_planes(x, y, g, first, past, stream, like):
 
 
 @inlined
-def _avg_backward_nchw(dy, g, columns, even, first, past, dx):
-    """Fill the rows [first, past) of all planes' rows. `columns` and `even` (OW,) are scratch."""
-    _count_columns(g, columns)
-    while first < past:
-        p = first // g.h
-        row0 = first - p * g.h
-        row1 = min(g.h, row0 + past - first)
-        _avg_backward_plane(dy[p], g, row0, row1, columns, even, dx[p])
-        first += row1 - row0
-
-
-@step
-def _avg_backward_plane(dy, g, row0, row1, columns, even, dx):
-    """Fill the rows [row0, row1) of a plane, each set to zero just before the first window adds to it."""
-    zeroed = row0
-    full0, full1 = full_columns(g)
-    oh0, oh1 = outputs_touching(row0, row1, g)
-    for oh in range(oh0, oh1):
-        start = oh * g.stride_h - g.top
-        first, past = max(start, row0), min(start + g.kh, row1)
-        if zeroed < past:
-            _zero(dx[zeroed:past].reshape((past - zeroed) * g.w))
-            zeroed = past
-        _divide_row(dy[oh], _rows(oh, g), columns, even)
-        for h in range(first, past):
-            _spread_row(even, g, full0, full1, dx[h])
-    _zero(dx[zeroed:row1].reshape((row1 - zeroed) * g.w))
-
-
-@step
-def _spread_row(even, g, full0, full1, dx):
-    """Add each output's share to the columns of its window. even (OW,); dx (W,)."""
-    _spread_edges(even, g, 0, full0, dx)
-    if full0 < full1:
-        shares, pixels = even[full0:full1], dx[full0 * g.stride_w - g.left :]
-        if g.kw == 2 and g.stride_w == 2:
-            for i in range(shares.size):
-                pixels[2 * i] += shares[i]
-                pixels[2 * i + 1] += shares[i]
-        else:
-            # From the last tap to the first: each pixel sums in the order of the output columns, as in NHWC.
-            for tap_w in range(g.kw - 1, -1, -1):
-                if g.stride_w == 1:
-                    _add(shares, pixels[tap_w : tap_w + shares.size])
-                else:
-                    for i in range(shares.size):
-                        pixels[np.uint64(tap_w + i * g.stride_w)] += shares[i]
-    _spread_edges(even, g, full1, g.ow, dx)
-
-
-@step
-def _spread_edges(even, g, first, past, dx):
-    """Add the shares of the output columns [first, past), whose windows reach into the padding."""
-    for ow in range(first, past):
-        start = ow * g.stride_w - g.left
-        for w in range(max(start, 0), min(start + g.kw, g.w)):
-            dx[w] += even[ow]
+def _rows(oh, g):
+    return divisor(oh * g.stride_h - g.top, g.h, g.kh, g.padded_h, g.include_pad)
 
 
 @inlined
-def _avg_backward_nhwc(dy, g, even, first, past, dx):
-    """Fill the rows [first, past) of all images' rows. `even` (OW, C) is scratch."""
-    while first < past:
-        n = first // g.h
-        row0 = first - n * g.h
-        row1 = min(g.h, row0 + past - first)
-        _avg_backward_image(dy[n], g, row0, row1, even, dx[n])
-        first += row1 - row0
+def _columns(ow, g):
+    return divisor(ow * g.stride_w - g.left, g.w, g.kw, g.padded_w, g.include_pad)
 
 
 @step
-def _avg_backward_image(dy, g, row0, row1, even, dx):
-    """Fill the rows [row0, row1) of an image, each set to zero just before the first window adds to it."""
-    zeroed = row0
-    size = g.w * dx.shape[2]
-    oh0, oh1 = outputs_touching(row0, row1, g)
-    for oh in range(oh0, oh1):
-        start_h = oh * g.stride_h - g.top
-        first, past = max(start_h, row0), min(start_h + g.kh, row1)
-        if zeroed < past:
-            _zero(dx[zeroed:past].reshape((past - zeroed) * size))
-            zeroed = past
-        rows = _rows(oh, g)
+def _alike(g):
+    """Tell whether all windows count all their pixels: the first and the last count the fewest."""
+    height = min(_rows(0, g), _rows(g.oh - 1, g))
+    return height == g.kh and min(_columns(0, g), _columns(g.ow - 1, g)) == g.kw
+
+
+@step
+def _fill_scales(g, scales, rows, like):
+    """Fill `scales` (KH, OW) with one over the pixels of a window that counts 1 to KH rows, and `rows` (OH,) with where
+    those of each row of windows begin, in bytes.
+    """
+    one = like.dtype.type(1)
+    for oh in range(g.oh):
+        height = _rows(oh, g)
+        rows[oh] = (height - 1) * g.ow * like.itemsize
+        if oh > 0 and rows[oh] == rows[oh - 1]:
+            continue
         for ow in range(g.ow):
-            _divide(dy[oh, ow], rows * _columns(ow, g), even[ow])
-        for h in range(first, past):
-            for ow in range(g.ow):
-                start_w = ow * g.stride_w - g.left
-                for w in range(max(start_w, 0), min(start_w + g.kw, g.w)):
-                    _add(even[ow], dx[h, w])
-    _zero(dx[zeroed:row1].reshape((row1 - zeroed) * size))
+            pixels = like.dtype.type(height) * like.dtype.type(_columns(ow, g))
+            store(scales + rows[oh] + ow * like.itemsize, one / pixels, like)
+
+
+@inlined
+def _gradient_of_images(dy, dx, g, c, first, past, scratch, stream, like):
+    """Fill the rows [first, past) of all images' rows."""
+    size = like.itemsize
+    pixel = c * size
+    rows_at = scratch + 8 * RUN_FIELDS * g.w
+    scales = rows_at + 8 * g.oh
+    runs = int64s(scratch, (g.w, RUN_FIELDS))
+    count = runs_of_columns(g, runs)
+    _fill_scales(g, scales, int64s(rows_at, (g.oh,)), like)
+    scale = like.dtype.type(1) / (like.dtype.type(g.kh) * like.dtype.type(g.kw))
+    alike, whole = _alike(g), c % (VECTOR_BYTES // size) == 0
+    for row in range(first, past):
+        n, h = row // g.h, row % g.h
+        oh, rows, _ = windows_over(h + g.top, g.oh, g.kh, g.stride_h, 1)
+        for i in range(count):
+            windows, source = runs[i, 3], (n * g.oh + oh) * g.ow + runs[i, 2]
+            avg_gradient_of_channels(
+                windows if alike and windows <= 3 else ANY, runs[i, 1], pixel, g.stride_w * pixel, dy + source * pixel,
+                g.ow * pixel, pixel, rows, windows, 0, 0, c, 0, 0, 0, 0, 0, dx + (row * g.w + runs[i, 0]) * pixel, 0, 0, 0,
+                c, whole, stream, scales, rows_at + 8 * oh, 8, runs[i, 2], scale, like,
+            )  # fmt: skip
+    if stream != 0:
+        fence()
+
+
+@inlined
+def _gradient_of_planes(dy, dx, g, first, past, scratch, stream, like):
+    """Fill the rows [first, past) of all planes' rows."""
+    size = like.itemsize
+    scales = scratch + 8 * g.oh
+    _fill_scales(g, scales, int64s(scratch, (g.oh,)), like)
+    scale = like.dtype.type(1) / (like.dtype.type(g.kh) * like.dtype.type(g.kw))
+    kind = gradient_kind(g)
+    if not _alike(g):
+        kind = ANY if g.stride_w == 1 else STRIDED
+    inside = gradient_inside(g, kind, VECTOR_BYTES // size)
+    zero, one, odd = classes_of_columns(g)
+    for row in range(first, past):
+        p, h = row // g.h, row % g.h
+        oh, rows, _ = windows_over(h + g.top, g.oh, g.kh, g.stride_h, 1)
+        source = (p * g.oh + oh) * g.ow
+        for residue in range(min(g.stride_w, g.w) if kind == STRIDED else 1):
+            start, windows, columns = zero - (g.kw - 2), 1, g.w
+            if kind != PAIRS and kind != HALF_TRIPLES:
+                start, windows, _ = taps_of_residue(residue, g)
+                columns = (g.w - residue + g.stride_w - 1) // g.stride_w
+            avg_gradient_of_columns(
+                kind, 1, 0, 0, dy + source * size, g.ow * size, size, rows, windows, start, 1, g.ow, one, odd, 0, 0, 0,
+                dx + row * g.w * size, residue, g.stride_w, g.w, columns, inside, stream, scales, scratch + 8 * oh, 8,
+                0, scale, like,
+            )  # fmt: skip
+    if stream != 0:
+        fence()
