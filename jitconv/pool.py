@@ -204,15 +204,10 @@ def max_pool2d_backward(
         max_pooling_backward.max_pool_backward_scattered(
             dy.dtype, parts, dy, wide, dx, bad, *counts, *channels, *pooling.window
         )
-    elif planes:
-        max_pooling_backward.max_pool_backward_nchw(
-            dy.dtype, parts, dy, argmax, dx, bad, _streams(dx), *counts, *pooling.window
-        )
     else:
-        scratch = workspace.scratch(8 * parts * image.w * RUN_FIELDS, "pool")
-        max_pooling_backward.max_pool_backward_nhwc(
-            dy.dtype, parts, dy, argmax, dx, bad, scratch, _streams(dx), *counts, *pooling.window
-        )
+        run = max_pooling_backward.max_pool_backward_nchw if planes else max_pooling_backward.max_pool_backward_nhwc
+        scratch = workspace.scratch(8 * parts * (image.h if planes else image.w) * RUN_FIELDS, "pool")
+        run(dy.dtype, parts, dy, argmax, dx, bad, scratch, _streams(dx), *counts, *pooling.window)
     validate.argmax_entries(int(bad.sum()), "argmax", "max_pool2d_with_argmax")
     return dx[0] if single else dx
 

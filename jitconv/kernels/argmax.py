@@ -8,7 +8,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import inlined, step
-from .pool_lanes import place, rolled
+from .pool_lanes import keep_rolled, place, rolled
 from .simd import I8, I64, at, i64
 from .views import uint8_pointer
 from .windows import full_columns, taps_inside
@@ -28,24 +28,41 @@ def _everywhere(builder, value):
 
 
 @intrinsic
-def _farthest(typingctx, entries, blocks, low):
-    """Return how far any entry of whole blocks lies above `low`, where those below it count as very far."""
+def _any_outside(typingctx, entries, count, low, past):
+    """Tell whether one of `count` entries is below `low` or not below `past`."""
 
     def codegen(context, builder, signature, args):
-        entries, blocks, low = args
-        entries, low = place(builder, entries), _everywhere(builder, low)
+        entries, count, low, past = args
+        entries, span = place(builder, entries), builder.sub(past, low)
+        blocks = builder.sdiv(count, i64(BLOCK))
         slot = cgutils.alloca_once_value(builder, ir.Constant(_BLOCK, [0] * BLOCK))
         builder.store(ir.Constant(_BLOCK, [0] * BLOCK), slot)
-        with rolled(builder, blocks) as block:
-            above = builder.sub(_load(builder, at(builder, entries, builder.mul(block.index, i64(BLOCK)))), low)
+        outside = cgutils.alloca_once_value(builder, i64(0))
+        builder.store(i64(0), outside)
+
+        def keep(condition):
+            builder.store(builder.or_(builder.load(outside), builder.zext(condition, I64)), outside)
+
+        def take(first):
+            above = builder.sub(_load(builder, at(builder, entries, first)), _everywhere(builder, low))
             most = builder.load(slot)
             builder.store(builder.select(builder.icmp_unsigned(">", above, most), above, most), slot)
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(I8, [_BLOCK]), f"llvm.vector.reduce.umax.v{BLOCK}i8"
-        )
-        return builder.zext(builder.call(function, [builder.load(slot)]), I64)
 
-    return types.intp(*[types.intp] * 3), codegen
+        with builder.if_else(builder.icmp_signed(">", blocks, i64(0))) as (some, few):
+            with some:
+                with rolled(builder, blocks) as block:
+                    take(builder.mul(block.index, i64(BLOCK)))
+                take(builder.sub(count, i64(BLOCK)))  # the last block, which may overlap the one before
+                signature = ir.FunctionType(I8, [_BLOCK])
+                name = f"llvm.vector.reduce.umax.v{BLOCK}i8"
+                largest = cgutils.get_or_insert_function(builder.module, signature, name)
+                keep(builder.icmp_unsigned(">=", builder.zext(builder.call(largest, [builder.load(slot)]), I64), span))
+            with few, rolled(builder, count) as one:
+                entry = builder.zext(builder.load(at(builder, entries, one.index)), I64)
+                keep(builder.icmp_unsigned(">=", builder.sub(entry, low), span))
+        return builder.load(outside)
+
+    return types.intp(*[types.intp] * 4), codegen
 
 
 @intrinsic
@@ -69,19 +86,6 @@ def _matches(typingctx, entries, first, rows, columns, row):
 
 
 @step
-def _all_between(entries, count, low, past):
-    """Tell whether all entries lie in [low, past)."""
-    blocks = count // BLOCK
-    if blocks > 0 and _farthest(entries, blocks, low) >= past - low:
-        return False
-    rest = carray(uint8_pointer(entries + blocks * BLOCK), count - blocks * BLOCK)
-    wrong = 0
-    for i in range(rest.size):
-        wrong |= (rest[i] < low) | (rest[i] >= past)
-    return wrong == 0
-
-
-@step
 def _bad_entries(entries, count, k0, k1, l0, l1, kw):
     """Count the bad ones of `count` entries, whose windows have the taps [k0, k1) x [l0, l1) inside the image."""
     if k0 >= k1 or l0 >= l1:
@@ -93,6 +97,7 @@ def _bad_entries(entries, count, k0, k1, l0, l1, kw):
     rest = carray(uint8_pointer(entries + done), count - done)
     inverse = (65535 + kw) // kw
     for i in range(rest.size):
+        keep_rolled()
         tap = int(rest[i])
         k = (tap * inverse) >> 16  # tap // kw, exact for a byte
         l = tap - k * kw
@@ -117,7 +122,8 @@ def count_bad(entries, g, c, first, past):
         after = oh + 1
         while after < past and taps_inside(after * g.stride_h - g.top, g.h, g.kh, g.dilation_h) == (k0, k1):
             after += 1
-        fine = k0 < k1 and _all_between(entries + oh * g.ow * c, (after - oh) * g.ow * c, k0 * g.kw, k1 * g.kw)
+        rows = after - oh
+        fine = k0 < k1 and not _any_outside(entries + oh * g.ow * c, rows * g.ow * c, k0 * g.kw, k1 * g.kw)
         for row in range(oh, after):
             ow = 0
             while ow < g.ow:

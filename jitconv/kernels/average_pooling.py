@@ -26,7 +26,9 @@ from .windows import (
     counted_columns,
     divisor,
     full_columns,
-    runs_of_columns,
+    full_rows,
+    run_between,
+    runs_over,
     share,
     taps_inside,
     taps_of_residue,
@@ -81,7 +83,7 @@ def avg_pool_backward_nhwc(like, arguments, thread, threads):
 
 def scratch_bytes(window, itemsize):
     """Return the bytes of scratch that a thread needs for a backward pass."""
-    size = 8 * (RUN_FIELDS * window.w + window.oh) + window.kh * window.ow * itemsize
+    size = 8 * (RUN_FIELDS * max(window.h, window.w) + window.oh) + window.kh * window.ow * itemsize
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -120,21 +122,23 @@ def _rows_of_images(x, y, g, c, first, past, stream, like):
 def _rows_of_planes(x, y, g, first, past, stream, like):
     """Fill the rows [first, past) of all planes' rows."""
     size = like.itemsize
-    lanes = VECTOR_BYTES // size
     line = g.w * size
     kind = kind_of_columns(g)
-    inside = columns_inside(g, kind, lanes)
+    inside = columns_inside(g, kind, VECTOR_BYTES // size)
     end, floor = counted_columns(g)
-    for row in range(first, past):
+    full = full_rows(g)
+    row = first
+    while row < past:
         p, oh = row // g.oh, row % g.oh
         start_h = oh * g.stride_h - g.top
         k0, k1 = taps_inside(start_h, g.h, g.kh, 1)
-        height = _rows(oh, g)
-        line_at = x + (p * g.h + start_h + k0) * line
+        runs = min(full[1] - oh, past - row) if full[0] <= oh < full[1] else 1
         avg_of_columns(
-            kind, 1, 0, 0, line_at, line, -g.left, g.w, 1, size, g.stride_w, k1 - k0, g.kw, g.ow, inside, 0, g.kw,
-            y + row * g.ow * size, 0, stream, -g.left, g.stride_w, end, floor, height, like,
+            kind, runs, g.stride_h * line, g.ow * size, x + (p * g.h + start_h + k0) * line, line, -g.left, g.w, 1, size,
+            g.stride_w, k1 - k0, g.kw, g.ow, inside, 0, g.kw, y + row * g.ow * size, 0, stream, -g.left, g.stride_w, end,
+            floor, _rows(oh, g), like,
         )  # fmt: skip
+        row += runs
     if stream != 0:
         fence()
 
@@ -180,7 +184,7 @@ def _gradient_of_images(dy, dx, g, c, first, past, scratch, stream, like):
     rows_at = scratch + 8 * RUN_FIELDS * g.w
     scales = rows_at + 8 * g.oh
     runs = int64s(scratch, (g.w, RUN_FIELDS))
-    count = runs_of_columns(g, runs)
+    count = runs_over(g.w, g.ow, g.kw, g.stride_w, g.left, 1, runs)
     _fill_scales(g, scales, int64s(rows_at, (g.oh,)), like)
     scale = like.dtype.type(1) / (like.dtype.type(g.kh) * like.dtype.type(g.kw))
     alike, whole = _alike(g), c % (VECTOR_BYTES // size) == 0
@@ -202,27 +206,38 @@ def _gradient_of_images(dy, dx, g, c, first, past, scratch, stream, like):
 def _gradient_of_planes(dy, dx, g, first, past, scratch, stream, like):
     """Fill the rows [first, past) of all planes' rows."""
     size = like.itemsize
-    scales = scratch + 8 * g.oh
-    _fill_scales(g, scales, int64s(scratch, (g.oh,)), like)
+    rows_at = scratch + 8 * RUN_FIELDS * g.h
+    scales = rows_at + 8 * g.oh
+    runs = int64s(scratch, (g.h, RUN_FIELDS))
+    count = runs_over(g.h, g.oh, g.kh, g.stride_h, g.top, 1, runs)
+    _fill_scales(g, scales, int64s(rows_at, (g.oh,)), like)
     scale = like.dtype.type(1) / (like.dtype.type(g.kh) * like.dtype.type(g.kw))
-    kind = gradient_kind(g)
-    if not _alike(g):
+    kind, alike = gradient_kind(g), _alike(g)
+    if not alike:
         kind = ANY if g.stride_w == 1 else STRIDED
     inside = gradient_inside(g, kind, VECTOR_BYTES // size)
     zero, one, odd = classes_of_columns(g)
-    for row in range(first, past):
-        p, h = row // g.h, row % g.h
-        oh, rows, _ = windows_over(h + g.top, g.oh, g.kh, g.stride_h, 1)
-        source = (p * g.oh + oh) * g.ow
-        for residue in range(min(g.stride_w, g.w) if kind == STRIDED else 1):
-            start, windows, columns = zero - (g.kw - 2), 1, g.w
-            if kind != PAIRS and kind != HALF_TRIPLES:
-                start, windows, _ = taps_of_residue(residue, g)
-                columns = (g.w - residue + g.stride_w - 1) // g.stride_w
-            avg_gradient_of_columns(
-                kind, 1, 0, 0, dy + source * size, g.ow * size, size, rows, windows, start, 1, g.ow, one, odd, 0, 0, 0,
-                dx + row * g.w * size, residue, g.stride_w, g.w, columns, inside, stream, scales, scratch + 8 * oh, 8,
-                0, scale, like,
-            )  # fmt: skip
+    row = first
+    while row < past:
+        p, row0 = row // g.h, row % g.h
+        row1 = min(g.h, row0 + past - row)
+        for i in range(count):
+            skipped, rows = run_between(runs[i], g.stride_h, row0, row1)
+            source, target = p * g.oh + runs[i, 2] + skipped, p * g.h + runs[i, 0] + skipped * g.stride_h
+            # Rows of windows whose scales differ are no run.
+            together = rows if alike else 1
+            for residue in range(min(g.stride_w, g.w) if kind == STRIDED else 1):
+                start, windows, columns = zero - (g.kw - 2), 1, g.w
+                if kind != PAIRS and kind != HALF_TRIPLES:
+                    start, windows, _ = taps_of_residue(residue, g)
+                    columns = (g.w - residue + g.stride_w - 1) // g.stride_w
+                for one_row in range(0, rows, max(1, together)):
+                    avg_gradient_of_columns(
+                        kind, together, g.ow * size, g.stride_h * g.w * size, dy + (source + one_row) * g.ow * size,
+                        g.ow * size, size, runs[i, 3], windows, start, 1, g.ow, one, odd, 0, 0, 0,
+                        dx + (target + one_row * g.stride_h) * g.w * size, residue, g.stride_w, g.w, columns, inside,
+                        stream, scales, rows_at + 8 * (source + one_row - p * g.oh), 8, 0, scale, like,
+                    )  # fmt: skip
+        row += row1 - row0
     if stream != 0:
         fence()

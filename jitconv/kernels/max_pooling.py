@@ -27,7 +27,7 @@ from .pool_tiles import (
 )
 from .simd import VECTOR_BYTES, fence, load
 from .views import uint8_pointer, uint64_pointer
-from .windows import FIELDS, full_columns, share, taps_inside, window_of
+from .windows import FIELDS, full_columns, full_rows, share, taps_inside, window_of
 
 
 @worker
@@ -98,18 +98,11 @@ ARGMAX_POOL = {
 
 
 @inlined
-def _together(row, past, oh, g):
-    """Return how many rows of 3x3 windows from `row` on one tile takes, all of them inside the image."""
-    down = 0
-    if g.kh == 3 and g.kw == 3:
-        down = 1 if g.stride_h == g.dilation_h else 2 if g.stride_h == 2 * g.dilation_h else 0
-    if down == 0:
+def _rows_of_a_tile(g):
+    """Return how many rows of windows one tile takes where all of them are inside the image."""
+    if g.kh != 3 or g.kw != 3:
         return 1
-    rows = TOGETHER[0] if down == 1 else TOGETHER[1]
-    start = oh * g.stride_h - g.top
-    last = start + (rows - 1) * g.stride_h + 2 * g.dilation_h
-    fits = row + rows <= past and oh + rows <= g.oh and start >= 0 and last < g.h
-    return rows if fits else 1
+    return TOGETHER[0] if g.stride_h == g.dilation_h else TOGETHER[1] if g.stride_h == 2 * g.dilation_h else 1
 
 
 @inlined
@@ -120,12 +113,13 @@ def _rows_of_images(x, y, index, entry, g, c, first, past, stream, like):
     pixel, line = c * size, g.w * c * size
     full0, full1 = full_columns(g)
     columns = g.kw - 1 if 2 <= g.kw <= 3 else ANY  # PAIRS or TRIPLES
+    most, full = _rows_of_a_tile(g), full_rows(g)
     row = first
     while row < past:
         n, oh = row // g.oh, row % g.oh
         start_h = oh * g.stride_h - g.top
         k0, k1 = taps_inside(start_h, g.h, g.kh, g.dilation_h)
-        rows = _together(row, past, oh, g)
+        rows = most if full[0] <= oh and oh + most <= full[1] and row + most <= past else 1
         kind = columns if rows == 1 else FOUR_ROWS if rows == TOGETHER[0] else TWO_ROWS
         line_at = x + (n * g.h + start_h + k0 * g.dilation_h) * line
         ow = 0
@@ -175,26 +169,29 @@ def _rows_of_planes(x, y, index, entry, g, first, past, stream, like):
     one_row = kind_of_columns(g)
     inside = columns_inside(g, one_row, lanes)
     left = min(g.ow, (g.left + g.stride_w - 1) // g.stride_w)
+    most, full = _rows_of_a_tile(g), full_rows(g)
+    if one_row != TRIPLES and one_row != HALF_TRIPLES or (one_row == TRIPLES) != (g.stride_h == g.dilation_h):
+        most = 1
     row = first
     while row < past:
         p, oh = row // g.oh, row % g.oh
         start_h = oh * g.stride_h - g.top
         k0, k1 = taps_inside(start_h, g.h, g.kh, g.dilation_h)
-        rows, kind = 1, one_row
-        if (one_row == TRIPLES and g.stride_h == g.dilation_h) or (one_row == HALF_TRIPLES and g.stride_h != g.dilation_h):
-            rows = _together(row, past, oh, g)
-        if rows > 1:
-            kind = FOUR_ROWS if one_row == TRIPLES else TWO_ROWS
-        line_at = x + (p * g.h + start_h + k0 * g.dilation_h) * line
+        rows, runs, kind = 1, 1, one_row
+        if full[0] <= oh < full[1]:
+            runs = min(full[1] - oh, past - row)
+            if runs >= most > 1:
+                rows, runs, kind = most, runs // most, FOUR_ROWS if one_row == TRIPLES else TWO_ROWS
         to = row * g.ow
         max_of_columns(
-            kind, 1, 0, 0, line_at, g.dilation_h * line, -g.left, g.w, g.dilation_w, g.dilation_w * size, g.stride_w,
-            k1 - k0, g.kw, g.ow, inside, k0 * g.kw if k0 < k1 else 0, g.kw, y + to * size, g.ow * size, stream, index,
-            to * entry, g.ow * entry, like,
+            kind, runs, rows * g.stride_h * line, rows * g.ow * size, x + (p * g.h + start_h + k0 * g.dilation_h) * line,
+            g.dilation_h * line, -g.left, g.w, g.dilation_w, g.dilation_w * size, g.stride_w, k1 - k0, g.kw, g.ow,
+            inside, k0 * g.kw if k0 < k1 else 0, g.kw, y + to * size, g.ow * size, stream, index, to * entry,
+            g.ow * entry, like,
         )  # fmt: skip
         if index is not None and left > 0:
-            _first_pixels(y, index, g, row, rows, left, k0, k1, like)
-        row += rows
+            _first_pixels(y, index, g, row, rows * runs, left, k0, k1, like)
+        row += rows * runs
     if stream != 0:
         fence()
 

@@ -20,14 +20,15 @@ from .pool_gradient_tiles import (
     max_gradient_of_channels,
     max_gradient_of_columns,
 )
-from .simd import VECTOR_BYTES, fence
+from .simd import VECTOR_BYTES, fence, zero_bytes
 from .views import floats, int64s, uint8_pointer, uint64s
 from .windows import (
     FIELDS,
     RUN_FIELDS,
     classes_of_columns,
     outputs_touching,
-    runs_of_columns,
+    run_between,
+    runs_over,
     share,
     steps_over,
     taps_inside,
@@ -43,12 +44,14 @@ COMPARED_WINDOWS = 32
 @worker
 def max_pool_backward_nchw(like, arguments, thread, threads):
     """Add dy at argmax. Arguments: dy (P, OH, OW), argmax, a uint8 array like it; dx (P, H, W), overwritten; bad
-    (threads,), the number of bad entries; whether dx is stored past the caches, P, the window.
+    (threads,), the number of bad entries; scratch (threads, H, RUN_FIELDS) of int64; whether dx is stored past the
+    caches, P, the window.
     """
-    a = carray(arguments, 6 + FIELDS)
-    g = window_of(a[6:])
-    first, past = share(thread, threads, a[5] * g.h)
-    int64s(a[3], (threads,))[thread] = _rows_of_planes(a[0], a[1], a[2], g, first, past, a[4], carray(like, 1))
+    a = carray(arguments, 7 + FIELDS)
+    g = window_of(a[7:])
+    runs = int64s(a[4], (threads, g.h, RUN_FIELDS))[thread]
+    first, past = share(thread, threads, a[6] * g.h)
+    int64s(a[3], (threads,))[thread] = _rows_of_planes(a[0], a[1], a[2], g, runs, first, past, a[5], carray(like, 1))
 
 
 @worker
@@ -99,7 +102,7 @@ def _rows_of_images(dy, argmax, dx, g, c, runs, first, past, stream, like):
     pixel = c * like.itemsize
     tap_row, window_row = steps_over(g.stride_h, g.dilation_h)
     tap_column, window_column = steps_over(g.stride_w, g.dilation_w)
-    count = runs_of_columns(g, runs)
+    count = runs_over(g.w, g.ow, g.kw, g.stride_w, g.left, g.dilation_w, runs)
     whole = c % (VECTOR_BYTES // like.itemsize) == 0
     bad = 0
     while first < past:
@@ -125,11 +128,12 @@ def _rows_of_images(dy, argmax, dx, g, c, runs, first, past, stream, like):
 
 
 @inlined
-def _rows_of_planes(dy, argmax, dx, g, first, past, stream, like):
+def _rows_of_planes(dy, argmax, dx, g, runs, first, past, stream, like):
     """Fill the rows [first, past) of all planes' rows, and return the number of bad entries."""
     size = like.itemsize
     tap_row, window_row = steps_over(g.stride_h, g.dilation_h)
     tap_column, window_column = steps_over(g.stride_w, g.dilation_w)
+    count = runs_over(g.h, g.oh, g.kh, g.stride_h, g.top, g.dilation_h, runs)
     kind = kind_of_columns(g)
     inside = columns_inside(g, kind, VECTOR_BYTES // size)
     zero, one, odd = classes_of_columns(g)
@@ -140,9 +144,10 @@ def _rows_of_planes(dy, argmax, dx, g, first, past, stream, like):
         row1 = min(g.h, row0 + past - first)
         counted = rows_counted(row0, row1, g)
         bad += count_bad(argmax + p * g.oh * g.ow, g, 1, counted[0], counted[1])
-        for h in range(row0, row1):
-            oh, rows, k = windows_over(h + g.top, g.oh, g.kh, g.stride_h, g.dilation_h)
-            source, target = (p * g.oh + oh) * g.ow, dx + (p * g.h + h) * g.w * size
+        for i in range(count):
+            skipped, rows = run_between(runs[i], g.stride_h, row0, row1)
+            source = (p * g.oh + runs[i, 2] + skipped) * g.ow
+            target = dx + (p * g.h + runs[i, 0] + skipped * g.stride_h) * g.w * size
             for residue in range(min(g.stride_w, g.w) if kind == STRIDED else 1):
                 start, windows, l = zero - (g.kw - 2), 1, 2 * (g.kw - 2)
                 columns = g.w
@@ -150,9 +155,10 @@ def _rows_of_planes(dy, argmax, dx, g, first, past, stream, like):
                     start, windows, l = taps_of_residue(residue, g)
                     columns = (g.w - residue + g.stride_w - 1) // g.stride_w
                 max_gradient_of_columns(
-                    kind, 1, 0, 0, dy + source * size, window_row * g.ow * size, window_column * size, rows, windows,
-                    start, window_column, g.ow, one, odd, k * g.kw + l, tap_row * g.kw, tap_column, target, residue,
-                    g.stride_w, g.w, columns, inside, stream, uint8_pointer(argmax + source), like,
+                    kind, rows, g.ow * size, g.stride_h * g.w * size, dy + source * size, window_row * g.ow * size,
+                    window_column * size, runs[i, 3], windows, start, window_column, g.ow, one, odd,
+                    runs[i, 4] * g.kw + l, tap_row * g.kw, tap_column, target, residue, g.stride_w, g.w, columns, inside,
+                    stream, uint8_pointer(argmax + source), like,
                 )  # fmt: skip
         first += row1 - row0
     if stream != 0:
@@ -176,7 +182,7 @@ def _scatter_rows(dy, argmax, g, first, past, dx):
 @step
 def _scatter_image(dy, argmax, g, row0, row1, dx):
     """Fill the rows [row0, row1) of an image."""
-    dx[row0:row1] = 0
+    zero_bytes(dx[row0:].ctypes.data, (row1 - row0) * dx[0].size * dx.itemsize)
     bad = 0
     oh0, oh1 = outputs_touching(row0, row1, g)
     for oh in range(oh0, oh1):

@@ -94,13 +94,15 @@ class _Tile:
         with rolled(builder, given.runs) as run, rolled(builder, vectors) as vector:
             done, written = (builder.mul(vector.index, i64(count)) for count in (lanes.lanes, pixels))
             self.run = run.index
-            to = builder.add(builder.mul(run.index, given.dx_run), self.bytes(written))
+            to = builder.mul(run.index, given.dx_run)
+            if kind.step:
+                to = builder.add(to, self.bytes(written))
             self.args = given._replace(
                 start=builder.add(given.start, done),
                 other=builder.add(given.other, done),
                 count=builder.sub(given.count, written),
                 first=builder.add(given.first, builder.mul(done, given.stride)),
-                dx=given.dx if kind.step == 0 else at(builder, given.dx, to),
+                dx=at(builder, given.dx, to),
             )
             self._tile(kind, masked)
         self.args = given

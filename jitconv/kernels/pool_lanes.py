@@ -7,6 +7,7 @@ import contextlib
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.extending import intrinsic
 
 from .simd import FEATURES, I8, I32, I64, POINTER, VECTOR_BYTES, Vector, i64
 
@@ -169,6 +170,22 @@ def times(builder, value, count):
 
 
 
+def _hold(builder):
+    held = builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], True)
+    held.attributes.add("convergent")
+
+
+@intrinsic
+def keep_rolled(typingctx):
+    """Keep LLVM from unrolling the loop around it, or making vectors of it: for loops that are short."""
+
+    def codegen(context, builder, signature, args):
+        _hold(builder)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 @contextlib.contextmanager
 def rolled(builder, count):
     """As `cgutils.for_range`, but LLVM does not unroll the loop.
@@ -177,6 +194,5 @@ def rolled(builder, count):
     that may not be duplicated under other conditions keeps it from that.
     """
     with cgutils.for_range(builder, count) as loop:
-        held = builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], True)
-        held.attributes.add("convergent")
+        _hold(builder)
         yield loop

@@ -113,12 +113,24 @@ def taps_inside(start, size, kernel, dilation):
 
 
 @inlined
+def full_windows(size, outputs, kernel, stride, before, dilation):
+    """Return the half-open range of the windows along an axis that have all their taps in the image."""
+    first = min(outputs, (before + stride - 1) // stride)
+    room = size + before - (kernel - 1) * dilation - 1
+    past = room // stride + 1 if room >= 0 else 0
+    return first, max(first, min(outputs, past))
+
+
+@inlined
 def full_columns(g):
     """Return the half-open range of output columns whose windows have all their columns in the image."""
-    first = min(g.ow, (g.left + g.stride_w - 1) // g.stride_w)
-    room = g.w + g.left - (g.kw - 1) * g.dilation_w - 1
-    past = room // g.stride_w + 1 if room >= 0 else 0
-    return first, max(first, min(g.ow, past))
+    return full_windows(g.w, g.ow, g.kw, g.stride_w, g.left, g.dilation_w)
+
+
+@inlined
+def full_rows(g):
+    """Return the half-open range of output rows whose windows have all their rows in the image."""
+    return full_windows(g.h, g.oh, g.kh, g.stride_h, g.top, g.dilation_h)
 
 
 @inlined
@@ -173,22 +185,29 @@ RUN_FIELDS = 5
 
 
 @step
-def runs_of_columns(g, runs):
-    """List the runs of columns, a stride apart, whose windows differ by one from column to column, and return how many.
+def runs_over(size, outputs, kernel, stride, before, dilation, runs):
+    """List the runs of positions, a stride apart, whose windows differ by one from one to the next; return how many.
 
-    A row of `runs` (W, RUN_FIELDS): the first column, columns, and what `windows_over` says of the first.
+    A row of `runs` (size, RUN_FIELDS): the first position, how many, and what `windows_over` says of the first.
     """
     count = 0
-    for residue in range(min(g.stride_w, g.w)):
+    for residue in range(min(stride, size)):
         held = -1
-        for w in range(residue, g.w, g.stride_w):
-            first, windows, tap = windows_over(w + g.left, g.ow, g.kw, g.stride_w, g.dilation_w)
+        for position in range(residue, size, stride):
+            first, windows, tap = windows_over(position + before, outputs, kernel, stride, dilation)
             if held >= 0 and windows == runs[held, 3] and (tap == runs[held, 4] or windows == 0):
                 runs[held, 1] += 1
                 continue
             held, count = count, count + 1
-            runs[held, 0], runs[held, 1], runs[held, 2], runs[held, 3], runs[held, 4] = w, 1, first, windows, tap
+            runs[held, 0], runs[held, 1], runs[held, 2], runs[held, 3], runs[held, 4] = position, 1, first, windows, tap
     return count
+
+
+@inlined
+def run_between(run, stride, first, past):
+    """Return how many positions of a run lie before `first`, and how many in [first, past)."""
+    skipped = min(run[1], max(0, first - run[0] + stride - 1) // stride)
+    return skipped, max(0, min(run[1], (max(0, past - run[0]) + stride - 1) // stride) - skipped)
 
 
 @step
