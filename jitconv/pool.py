@@ -323,11 +323,8 @@ def global_avg_pool2d(x: Array, *, layout: str = "NCHW") -> Array:
     batch = validate.activation(x, "x", layout)
     y = np.empty(_single_pixel(batch.sizes).shape(layout), batch.array.dtype)
     parts = threads_for(batch.array.size)
-    if by_planes(batch.sizes, layout):
-        run, scratch = global_pooling.global_avg_nchw, np.empty((parts, global_pooling.LANES))
-    else:
-        run, scratch = global_pooling.global_avg_nhwc, np.empty((parts, 2, batch.sizes.c))
-    run(y.dtype, parts, batch.array, y, scratch, *pixel_counts(batch.sizes, layout))
+    run = global_pooling.global_avg_nchw if by_planes(batch.sizes, layout) else global_pooling.global_avg_nhwc
+    run(y.dtype, parts, batch.array, y, *pixel_counts(batch.sizes, layout))
     return batch.back(y)
 
 
@@ -355,7 +352,7 @@ def global_avg_pool2d_backward(dy: Array, x_shape: tuple[int, ...], *, layout: s
     image, single = validate.shape4(x_shape, "x_shape", layout)
     dy = validate.like_output(dy, "dy", layout, None, _single_pixel(image), single)
     validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
-    dx = np.empty(image.shape(layout), dy.dtype)
+    dx = workspace.result(image.shape(layout), dy.dtype)
     planes = by_planes(image, layout)
     run = global_pooling.global_avg_backward_nchw if planes else global_pooling.global_avg_backward_nhwc
     run(dy.dtype, threads_for(dx.size), dy, dx, *pixel_counts(image, layout))
@@ -391,11 +388,8 @@ def global_max_pool2d(x: Array, *, layout: str = "NCHW") -> tuple[Array, Array]:
     y = np.empty(_single_pixel(sizes).shape(layout), batch.array.dtype)
     argmax = np.empty(y.shape, np.uint64)
     parts, counts = threads_for(batch.array.size), pixel_counts(sizes, layout)
-    if by_planes(sizes, layout):
-        scratch = np.empty((parts, global_pooling.LANES), y.dtype)
-        global_pooling.global_max_nchw(y.dtype, parts, batch.array, y, argmax, scratch, *counts)
-    else:
-        global_pooling.global_max_nhwc(y.dtype, parts, batch.array, y, argmax, *counts)
+    run = global_pooling.global_max_nchw if by_planes(sizes, layout) else global_pooling.global_max_nhwc
+    run(y.dtype, parts, batch.array, y, argmax, *counts)
     return batch.back(y), batch.back(argmax.astype(offset_dtype(sizes.h * sizes.w)))
 
 
@@ -428,7 +422,7 @@ def global_max_pool2d_backward(dy: Array, argmax: Array, x_shape: tuple[int, ...
     dtype = offset_dtype(image.h * image.w)
     argmax = validate.argmax(argmax, "argmax", layout, dtype, _single_pixel(image), single)
     validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
-    dx = np.empty(image.shape(layout), dy.dtype)
+    dx = workspace.result(image.shape(layout), dy.dtype)
     parts, planes = threads_for(dx.size), by_planes(image, layout)
     bad = np.zeros(parts, np.int64)
     run = global_pooling.global_max_backward_nchw if planes else global_pooling.global_max_backward_nhwc

@@ -113,6 +113,19 @@ def rows_counted(row0, row1, g):
 
 
 @step
+def _wrong_columns(entries, pitch, rows, l0, l1, kw):
+    """Count entries of a column of a plane, all of them taps of the window, that are not in its columns [l0, l1)."""
+    taps = carray(uint8_pointer(entries), (rows, pitch))
+    inverse, bad = (65535 + kw) // kw, 0
+    for row in range(rows):
+        keep_rolled()
+        tap = int(taps[row, 0])
+        l = tap - ((tap * inverse) >> 16) * kw
+        bad += not ((l0 <= l) & (l < l1))
+    return bad
+
+
+@step
 def count_bad(entries, g, c, first, past):
     """Return how many entries of the output rows [first, past) of one image, (OH, OW, c), are bad."""
     bad, oh = 0, first
@@ -122,16 +135,16 @@ def count_bad(entries, g, c, first, past):
         after = oh + 1
         while after < past and taps_inside(after * g.stride_h - g.top, g.h, g.kh, g.dilation_h) == (k0, k1):
             after += 1
-        rows = after - oh
-        fine = k0 < k1 and not _any_outside(entries + oh * g.ow * c, rows * g.ow * c, k0 * g.kw, k1 * g.kw)
-        for row in range(oh, after):
-            ow = 0
-            while ow < g.ow:
-                if fine and full0 <= ow < full1:
-                    ow = full1
-                    continue
-                l0, l1 = taps_inside(ow * g.stride_w - g.left, g.w, g.kw, g.dilation_w)
-                bad += _bad_entries(entries + (row * g.ow + ow) * c, c, k0, k1, l0, l1, g.kw)
-                ow += 1
+        begin, rows = entries + oh * g.ow * c, after - oh
+        fine = k0 < k1 and not _any_outside(begin, rows * g.ow * c, k0 * g.kw, k1 * g.kw)
+        for ow in range(g.ow):
+            if fine and full0 <= ow < full1:
+                continue
+            l0, l1 = taps_inside(ow * g.stride_w - g.left, g.w, g.kw, g.dilation_w)
+            if fine and c == 1 and l0 < l1:
+                bad += _wrong_columns(begin + ow, g.ow, rows, l0, l1, g.kw)
+                continue
+            for row in range(rows):
+                bad += _bad_entries(begin + (row * g.ow + ow) * c, c, k0, k1, l0, l1, g.kw)
         oh = after
     return bad

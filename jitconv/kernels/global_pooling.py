@@ -3,9 +3,8 @@
 NCHW arrays come as (P, L): P = N*C planes of L = H*W pixels; NHWC arrays as (N, L, C). Each output has one
 owner and a fixed order of summation, so no bit of a result depends on the number of threads.
 
-Sums are kept in float64 and in blocks: BLOCK pixels of a channel at a time, then the sum of the blocks. For
-float32 data the average is then exact but for its last rounding; for float64 the error grows with L / BLOCK +
-BLOCK instead of L.
+Sums are kept in float64 and in blocks: for float32 data the average is then exact but for its last rounding; for
+float64 the error grows with L / BLOCK + BLOCK instead of L.
 """
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
+from .global_tiles import BLOCK, channel_maxima, channel_means, first_of, run_max, run_sum
 from .jit import inlined, step, worker
-from .views import float64s, floats, int64s, uint64s
+from .simd import copy_bytes, load, store, zero_bytes
+from .views import floats, int64s, uint64s
 from .windows import share
 
-BLOCK = 128
-LANES = 64  # running sums of a plane, side by side: eight AVX-512 vectors of float64
-LINE = 16  # channels: a cache line of float32, the least that a thread takes of an image
+RUN = 64 * BLOCK  # elements of a plane, at least 16 side by side: a first-level cache of float32
+LINE = 64  # channels that are read together, the least that a thread takes of an image
+COPIED_BYTES = 16 * 1024  # of what is repeated, half a first-level cache
 
 
 @inlined
@@ -38,88 +39,34 @@ def _channel_blocks(images, channels, threads):
     return max(1, min(lines, (4 * threads + images - 1) // max(1, images)))
 
 
-@inlined
-def beats(value, best):
-    return (not value <= best) & (best == best)
-
-
-@step
-def challenge(x, tap, best, index):
-    for i in range(best.size):
-        wins = beats(x[i], best[i])
-        best[i] = x[i] if wins else best[i]
-        index[i] = index.dtype.type(tap) if wins else index[i]
-
-
 # Average
 
 
 @worker
 def global_avg_nchw(like, arguments, thread, threads):
-    """Average each plane. Arguments: x (P, L), y (P,), overwritten; scratch (threads, LANES) of float64; P, L."""
-    a = carray(arguments, 5)
-    x, y = floats(a[0], (a[3], a[4]), like), floats(a[1], (a[3],), like)
-    lanes = float64s(a[2], (threads, LANES))[thread]
-    first, past = share(thread, threads, y.size)
+    """Average each plane. Arguments: x (P, L), y (P,), overwritten; P, L."""
+    x, y, planes, pixels = carray(arguments, 4)
+    one = carray(like, 1)
+    first, past = share(thread, threads, planes)
     for p in range(first, past):
-        y[p] = _plane_sum(x[p], lanes) / x.shape[1]
-
-
-@step
-def _plane_sum(x, lanes):
-    total = 0.0
-    for start in range(0, x.size, LANES * BLOCK):
-        block = x[start : start + LANES * BLOCK]
-        for j in range(LANES):
-            lanes[j] = 0.0
-        groups = block.size // LANES
-        for i in range(groups):
-            group = block[i * LANES : (i + 1) * LANES]
-            for j in range(LANES):
-                lanes[j] += group[j]
-        rest = block[groups * LANES :]
-        for j in range(rest.size):
-            lanes[j] += rest[j]
-        width = LANES // 2
-        while width > 0:
-            for j in range(width):
-                lanes[j] += lanes[j + width]
-            width //= 2
-        total += lanes[0]
-    return total
+        total = 0.0
+        for start in range(0, pixels, RUN):
+            total += run_sum(x + (p * pixels + start) * one.itemsize, min(RUN, pixels - start), one)
+        store(y + p * one.itemsize, one.dtype.type(total / pixels), one)
 
 
 @worker
 def global_avg_nhwc(like, arguments, thread, threads):
-    """Average each channel of each image. Arguments: x (N, L, C), y (N, C), overwritten; scratch (threads, 2, C)
-    of float64; N, L, C.
-    """
-    a = carray(arguments, 6)
-    x, y = floats(a[0], (a[3], a[4], a[5]), like), floats(a[1], (a[3], a[5]), like)
-    sums = float64s(a[2], (threads, 2, a[5]))[thread]
-    blocks = _channel_blocks(a[3], a[5], threads)
-    first, past = share(thread, threads, a[3] * blocks)
+    """Average each channel of each image. Arguments: x (N, L, C), y (N, C), overwritten; N, L, C."""
+    x, y, images, pixels, channels = carray(arguments, 5)
+    one = carray(like, 1)
+    size = one.itemsize
+    blocks = _channel_blocks(images, channels, threads)
+    first, past = share(thread, threads, images * blocks)
     for unit in range(first, past):
-        n, c0, c1 = _channel_range(unit, blocks, a[5])
-        total = sums[1, c0:c1]
-        _channel_sums(x[n], c0, c1, sums[0, c0:c1], total)
-        for c in range(total.size):
-            y[n, c0 + c] = total[c] / x.shape[1]
-
-
-@step
-def _channel_sums(x, c0, c1, block, total):
-    for c in range(total.size):
-        total[c] = 0.0
-    for start in range(0, x.shape[0], BLOCK):
-        for c in range(block.size):
-            block[c] = 0.0
-        for pixel in range(start, min(start + BLOCK, x.shape[0])):
-            values = x[pixel, c0:c1]
-            for c in range(block.size):
-                block[c] += values[c]
-        for c in range(total.size):
-            total[c] += block[c]
+        n, c0, c1 = _channel_range(unit, blocks, channels)
+        source, target = x + (n * pixels * channels + c0) * size, y + (n * channels + c0) * size
+        channel_means(source, channels * size, pixels, c1 - c0, target, one)
 
 
 @worker
@@ -140,15 +87,25 @@ def global_avg_backward_nchw(like, arguments, thread, threads):
 @worker
 def global_avg_backward_nhwc(like, arguments, thread, threads):
     """Spread dy evenly over each image. Arguments: dy (N, C), dx (N, L, C), overwritten; N, L, C."""
-    a = carray(arguments, 5)
-    dy, dx = floats(a[0], (a[2], a[4]), like), floats(a[1], (a[2], a[3], a[4]), like)
-    first, past = share(thread, threads, dx.shape[0] * dx.shape[1])
-    by = dy.dtype.type(dx.shape[1])
-    for row in range(first, past):
-        n = row // dx.shape[1]
-        pixel, gradient = dx[n, row - n * dx.shape[1]], dy[n]
-        for c in range(pixel.size):
-            pixel[c] = gradient[c] / by
+    dy, dx, images, pixels, channels = carray(arguments, 5)
+    one = carray(like, 1)
+    size = one.itemsize
+    pixel = channels * size
+    by = one.dtype.type(pixels)
+    first, past = share(thread, threads, images * pixels)
+    while first < past and channels > 0:
+        n = first // pixels
+        count = min((n + 1) * pixels, past) - first
+        begin = dx + first * pixel
+        for c in range(channels):
+            store(begin + c * size, load(dy + (n * channels + c) * size, one) / by, one)
+        done = 1
+        most = max(1, COPIED_BYTES // pixel)
+        while done < count:
+            more = min(done, most, count - done)
+            copy_bytes(begin + done * pixel, begin, more * pixel)
+            done += more
+        first += count
 
 
 # Maximum
@@ -156,51 +113,21 @@ def global_avg_backward_nhwc(like, arguments, thread, threads):
 
 @worker
 def global_max_nchw(like, arguments, thread, threads):
-    """Take the maximum of each plane. Arguments: x (P, L), y (P,) and argmax (P,) of uint64, overwritten; scratch
-    (threads, LANES); P, L.
-    """
-    a = carray(arguments, 6)
-    x, y, argmax = floats(a[0], (a[4], a[5]), like), floats(a[1], (a[4],), like), uint64s(a[2], (a[4],))
-    lanes = floats(a[3], (threads, LANES), like)[thread]
-    first, past = share(thread, threads, y.size)
+    """Take the maximum of each plane. Arguments: x (P, L), y (P,) and argmax (P,) of uint64, overwritten; P, L."""
+    x, y, argmax, planes, pixels = carray(arguments, 5)
+    one = carray(like, 1)
+    indices = uint64s(argmax, (planes,))
+    first, past = share(thread, threads, planes)
     for p in range(first, past):
-        at = _plane_argmax(x[p], lanes)
-        y[p] = x[p, at]
-        argmax[p] = at
-
-
-@step
-def _plane_argmax(x, lanes):
-    """Find the block that holds the maximum with LANES maxima side by side, then the pixel in that block."""
-    best, found = x[0], 0
-    for start in range(0, x.size, LANES * BLOCK):
-        block = x[start : start + LANES * BLOCK]
-        top = _block_max(block, lanes)
-        if beats(top, best):
-            best, found = top, start
-    block = x[found : found + LANES * BLOCK]
-    for i in range(block.size):
-        if block[i] == best or (block[i] != block[i] and best != best):
-            return found + i
-    return np.int64(0)
-
-
-@step
-def _block_max(block, lanes):
-    for j in range(LANES):
-        lanes[j] = block[0]
-    groups = block.size // LANES
-    for i in range(groups):
-        group = block[i * LANES : (i + 1) * LANES]
-        for j in range(LANES):
-            lanes[j] = group[j] if beats(group[j], lanes[j]) else lanes[j]
-    rest = block[groups * LANES :]
-    for j in range(rest.size):
-        lanes[j] = rest[j] if beats(rest[j], lanes[j]) else lanes[j]
-    best = lanes[0]
-    for j in range(1, LANES):
-        best = lanes[j] if beats(lanes[j], best) else best
-    return best
+        plane = x + p * pixels * one.itemsize
+        best, found = run_max(plane, min(RUN, pixels), one), 0
+        for start in range(RUN, pixels, RUN):
+            top = run_max(plane + start * one.itemsize, min(RUN, pixels - start), one)
+            if best == best and not top <= best:
+                best, found = top, start
+        place = found + first_of(plane + found * one.itemsize, min(RUN, pixels - found), best, one)
+        indices[p] = place
+        store(y + p * one.itemsize, load(plane + place * one.itemsize, one), one)
 
 
 @worker
@@ -208,18 +135,15 @@ def global_max_nhwc(like, arguments, thread, threads):
     """Take the maximum of each channel of each image. Arguments: x (N, L, C), y (N, C) and argmax (N, C) of uint64,
     overwritten; N, L, C.
     """
-    a = carray(arguments, 6)
-    x, y, argmax = floats(a[0], (a[3], a[4], a[5]), like), floats(a[1], (a[3], a[5]), like), uint64s(a[2], (a[3], a[5]))
-    blocks = _channel_blocks(a[3], a[5], threads)
-    first, past = share(thread, threads, a[3] * blocks)
+    x, y, argmax, images, pixels, channels = carray(arguments, 6)
+    one = carray(like, 1)
+    size = one.itemsize
+    blocks = _channel_blocks(images, channels, threads)
+    first, past = share(thread, threads, images * blocks)
     for unit in range(first, past):
-        n, c0, c1 = _channel_range(unit, blocks, a[5])
-        best, index = y[n, c0:c1], argmax[n, c0:c1]
-        for c in range(best.size):
-            best[c] = x[n, 0, c0 + c]
-            index[c] = 0
-        for pixel in range(1, x.shape[1]):
-            challenge(x[n, pixel, c0:c1], pixel, best, index)
+        n, c0, c1 = _channel_range(unit, blocks, channels)
+        source, target = x + (n * pixels * channels + c0) * size, y + (n * channels + c0) * size
+        channel_maxima(source, channels * size, pixels, c1 - c0, target, argmax + (n * channels + c0) * 8, one)
 
 
 @worker
@@ -231,6 +155,7 @@ def global_max_backward_nchw(like, arguments, thread, threads):
     dy, argmax, dx = floats(a[0], (a[4],), like), uint64s(a[1], (a[4],)), floats(a[2], (a[4], a[5]), like)
     bad = int64s(a[3], (threads,))
     first, past = share(thread, threads, dy.size)
+    zero_bytes(a[2] + first * a[5] * dx.itemsize, (past - first) * a[5] * dx.itemsize)
     bad[thread] = _put_in_planes(dy[first:past], argmax[first:past], dx[first:past])
 
 
@@ -238,11 +163,9 @@ def global_max_backward_nchw(like, arguments, thread, threads):
 def _put_in_planes(dy, argmax, dx):
     bad = 0
     for p in range(dy.size):
-        plane, at = dx[p], np.uint64(argmax[p])
-        for i in range(plane.size):
-            plane[i] = 0
-        if at < np.uint64(plane.size):
-            plane[at] = dy[p]
+        at = np.uint64(argmax[p])
+        if at < np.uint64(dx.shape[1]):
+            dx[p, at] = dy[p]
         else:
             bad += 1
     return bad
@@ -257,6 +180,7 @@ def global_max_backward_nhwc(like, arguments, thread, threads):
     dy, argmax = floats(a[0], (a[4], a[6]), like), uint64s(a[1], (a[4], a[6]))
     dx, bad = floats(a[2], (a[4], a[5], a[6]), like), int64s(a[3], (threads,))
     first, past = share(thread, threads, dx.shape[0] * dx.shape[1])
+    zero_bytes(a[2] + first * a[6] * dx.itemsize, (past - first) * a[6] * dx.itemsize)
     bad[thread] = _put_in_images(dy, argmax, first, past, dx)
 
 
@@ -266,16 +190,13 @@ def _put_in_images(dy, argmax, first, past, dx):
     bad, pixels = 0, dx.shape[1]
     while first < past:
         n = first // pixels
-        image = dx[n, first - n * pixels :][: past - first]
         offset = first - n * pixels
-        flat = image.reshape(image.size)
-        for i in range(flat.size):
-            flat[i] = 0
+        count = min(pixels - offset, past - first)
         for c in range(dy.shape[1]):
             at = np.uint64(argmax[n, c])
             if at >= np.uint64(pixels):
                 bad += offset == 0
-            elif offset <= np.int64(at) < offset + image.shape[0]:
-                image[np.int64(at) - offset, c] = dy[n, c]
-        first += image.shape[0]
+            elif offset <= np.int64(at) < offset + count:
+                dx[n, at, c] = dy[n, c]
+        first += count
     return bad
