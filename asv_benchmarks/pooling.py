@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import statistics
 import sys
 import time
@@ -80,7 +81,9 @@ def window_passes(case: Case, x: np.ndarray, dy: np.ndarray) -> Iterator[Pass]:
     kernel, options = case.kernel, {"stride": case.stride, "padding": case.padding}
     square = [kernel] * 2, [case.stride] * 2, [case.padding] * 2
     xs, dys = formats(x), formats(dy)
-    argmax = [jitconv.max_pool2d_with_argmax(a, kernel, layout=b, **options)[1] for a, b in zip(xs, layouts, strict=True)]
+    argmax = [
+        jitconv.max_pool2d_with_argmax(a, kernel, layout=b, **options)[1] for a, b in zip(xs, layouts, strict=True)
+    ]
     torch_x, torch_dy = tensors(x), tensors(dy)
     indices = [aten.max_pool2d_with_indices(a, *square)[1] for a in torch_x]
 
@@ -132,7 +135,9 @@ def global_passes(x: np.ndarray, dy: np.ndarray) -> Iterator[Pass]:
     aten = torch.ops.aten
 
     def both(function: Callable[..., object], *arrays: tuple[object, ...]) -> list[Call]:
-        return [functools.partial(function, *given, layout=layout) for *given, layout in zip(*arrays, layouts, strict=True)]
+        return [
+            functools.partial(function, *given, layout=layout) for *given, layout in zip(*arrays, layouts, strict=True)
+        ]
 
     shapes = tuple(a.shape for a in xs)
     yield Pass(
@@ -168,7 +173,7 @@ def copier(moved: int, threads: int, pool: ThreadPoolExecutor) -> Call:
     """Return a copy that reads and writes `moved` bytes together, by all threads."""
     source, target = np.ones(moved // 2, np.uint8), np.empty(moved // 2, np.uint8)
     cuts = [moved // 2 * part // threads for part in range(threads + 1)]
-    parts = [(target[a:b], source[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [(target[a:b], source[a:b]) for a, b in itertools.pairwise(cuts)]
 
     def copy() -> None:
         others = [pool.submit(np.copyto, *part) for part in parts[1:]]

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import inlined, step
-from .pool_lanes import keep_rolled, place, rolled
-from .simd import I8, I64, at, i64
-from .views import uint8_pointer
+from .pool_lanes import BYTES_SELECT, keep_rolled, place, rolled
+from .simd import I1, I8, I32, I64, at, i64
 from .windows import full_columns, taps_inside
 
 BLOCK = 64  # entries that are compared at once
 _BLOCK = ir.VectorType(I8, BLOCK)
+_LANES = ir.Constant(_BLOCK, list(range(BLOCK)))
 
 
 def _load(builder, pointer):
     return builder.load(builder.bitcast(pointer, _BLOCK.as_pointer()), align=1)
 
 
+def _load_some(builder, pointer, mask):
+    kinds = [_BLOCK.as_pointer(), I32, mask.type, _BLOCK]
+    name = f"llvm.masked.load.v{BLOCK}i8.p0"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_BLOCK, kinds), name)
+    cast = builder.bitcast(pointer, kinds[0])
+    return builder.call(function, [cast, ir.Constant(I32, 1), mask, ir.Constant(_BLOCK, [0] * BLOCK)])
+
+
 def _everywhere(builder, value):
     undefined = ir.Constant(_BLOCK, ir.Undefined)
-    first = builder.insert_element(undefined, builder.trunc(value, I8), ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [0] * BLOCK))
+    first = builder.insert_element(undefined, builder.trunc(value, I8), ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, BLOCK), [0] * BLOCK))
+
+
+@intrinsic
+def _load_byte(typingctx, address):
+    """Return the byte at an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.zext(builder.load(place(builder, args[0])), I64)
+
+    return types.intp(types.intp), codegen
 
 
 @intrinsic
@@ -57,9 +75,21 @@ def _any_outside(typingctx, entries, count, low, past):
                 name = f"llvm.vector.reduce.umax.v{BLOCK}i8"
                 largest = cgutils.get_or_insert_function(builder.module, signature, name)
                 keep(builder.icmp_unsigned(">=", builder.zext(builder.call(largest, [builder.load(slot)]), I64), span))
-            with few, rolled(builder, count) as one:
-                entry = builder.zext(builder.load(at(builder, entries, one.index)), I64)
-                keep(builder.icmp_unsigned(">=", builder.sub(entry, low), span))
+            with few:
+                if BYTES_SELECT:
+                    inside = builder.icmp_unsigned("<", _LANES, _everywhere(builder, count))
+                    above = builder.sub(_load_some(builder, entries, inside), _everywhere(builder, low))
+                    far = builder.icmp_unsigned(">=", above, _everywhere(builder, span))
+                    bits = builder.bitcast(builder.and_(far, inside), I64)
+                    keep(
+                        builder.and_(
+                            builder.icmp_unsigned("!=", bits, i64(0)), builder.icmp_signed("<", span, i64(256))
+                        )
+                    )
+                else:
+                    with rolled(builder, count) as one:
+                        entry = builder.zext(builder.load(at(builder, entries, one.index)), I64)
+                        keep(builder.icmp_unsigned(">=", builder.sub(entry, low), span))
         return builder.load(outside)
 
     return types.intp(*[types.intp] * 4), codegen
@@ -72,11 +102,11 @@ def _matches(typingctx, entries, first, rows, columns, row):
     def codegen(context, builder, signature, args):
         entries, first, rows, columns, row = args
         values = _load(builder, place(builder, entries))
-        none = ir.Constant(ir.VectorType(ir.IntType(1), BLOCK), [0] * BLOCK)
+        none = ir.Constant(ir.VectorType(I1, BLOCK), [0] * BLOCK)
         slot = cgutils.alloca_once_value(builder, builder.bitcast(none, I64))
         builder.store(i64(0), slot)
-        with rolled(builder, rows) as k, rolled(builder, columns) as l:
-            tap = builder.add(builder.add(first, builder.mul(k.index, row)), l.index)
+        with rolled(builder, rows) as k, rolled(builder, columns) as column:
+            tap = builder.add(builder.add(first, builder.mul(k.index, row)), column.index)
             found = builder.bitcast(builder.icmp_unsigned("==", values, _everywhere(builder, tap)), I64)
             builder.store(builder.or_(builder.load(slot), found), slot)
         count = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I64, [I64]), "llvm.ctpop.i64")
@@ -85,23 +115,23 @@ def _matches(typingctx, entries, first, rows, columns, row):
     return types.intp(*[types.intp] * 5), codegen
 
 
-@step
-def _bad_entries(entries, count, k0, k1, l0, l1, kw):
-    """Count the bad ones of `count` entries, whose windows have the taps [k0, k1) x [l0, l1) inside the image."""
+@inlined
+def _bad_entries(entries, pitch, count, k0, k1, l0, l1, kw):
+    """Count the bad ones of entries `pitch` bytes apart, of windows with the taps [k0, k1) x [l0, l1) inside."""
     if k0 >= k1 or l0 >= l1:
         k0, k1, l0, l1 = 0, 1, 0, 1  # argmax of a window without any pixel is 0
     done, bad = 0, 0
-    while done + BLOCK <= count:
+    while pitch == 1 and done + BLOCK <= count:
         bad += BLOCK - _matches(entries + done, k0 * kw + l0, k1 - k0, l1 - l0, kw)
         done += BLOCK
-    rest = carray(uint8_pointer(entries + done), count - done)
     inverse = (65535 + kw) // kw
-    for i in range(rest.size):
+    while done < count:
         keep_rolled()
-        tap = int(rest[i])
+        tap = _load_byte(entries + done * pitch)
         k = (tap * inverse) >> 16  # tap // kw, exact for a byte
-        l = tap - k * kw
-        bad += not ((k0 <= k < k1) & (l0 <= l < l1))
+        column = tap - k * kw
+        bad += not ((k0 <= k) & (k < k1) & (l0 <= column) & (column < l1))
+        done += 1
     return bad
 
 
@@ -110,19 +140,6 @@ def rows_counted(row0, row1, g):
     """Return the half-open range of output rows that the owner of the image's rows [row0, row1) counts."""
     first = 0 if row0 == 0 else (row0 + g.top + g.stride_h - 1) // g.stride_h
     return min(g.oh, first), min(g.oh, (row1 + g.top + g.stride_h - 1) // g.stride_h)
-
-
-@step
-def _wrong_columns(entries, pitch, rows, l0, l1, kw):
-    """Count entries of a column of a plane, all of them taps of the window, that are not in its columns [l0, l1)."""
-    taps = carray(uint8_pointer(entries), (rows, pitch))
-    inverse, bad = (65535 + kw) // kw, 0
-    for row in range(rows):
-        keep_rolled()
-        tap = int(taps[row, 0])
-        l = tap - ((tap * inverse) >> 16) * kw
-        bad += not ((l0 <= l) & (l < l1))
-    return bad
 
 
 @step
@@ -141,10 +158,9 @@ def count_bad(entries, g, c, first, past):
             if fine and full0 <= ow < full1:
                 continue
             l0, l1 = taps_inside(ow * g.stride_w - g.left, g.w, g.kw, g.dilation_w)
-            if fine and c == 1 and l0 < l1:
-                bad += _wrong_columns(begin + ow, g.ow, rows, l0, l1, g.kw)
-                continue
-            for row in range(rows):
-                bad += _bad_entries(begin + (row * g.ow + ow) * c, c, k0, k1, l0, l1, g.kw)
+            # The entries of a column of a plane at once, those of a pixel's channels one row after the other.
+            count, pitch = (rows, g.ow) if c == 1 else (c, 1)
+            for row in range(1 if c == 1 else rows):
+                bad += _bad_entries(begin + (row * g.ow + ow) * c, pitch, count, k0, k1, l0, l1, g.kw)
         oh = after
     return bad

@@ -22,6 +22,7 @@ from .views import int64s
 from .windows import (
     FIELDS,
     RUN_FIELDS,
+    Window,
     classes_of_columns,
     counted_columns,
     divisor,
@@ -61,8 +62,8 @@ def avg_pool_nhwc(like, arguments, thread, threads):
 
 @worker
 def avg_pool_backward_nchw(like, arguments, thread, threads):
-    """Spread dy evenly over each window. Arguments: dy (P, OH, OW), dx (P, H, W), overwritten; scratch (threads, bytes),
-    its bytes (see `scratch_bytes`), whether dx is stored past the caches, P, the window.
+    """Spread dy evenly over each window. Arguments: dy (P, OH, OW), dx (P, H, W), overwritten; scratch (threads,
+    bytes), its bytes (see `scratch_bytes`), whether dx is stored past the caches, P, the window.
     """
     a = carray(arguments, 6 + FIELDS)
     g = window_of(a[6:])
@@ -81,7 +82,7 @@ def avg_pool_backward_nhwc(like, arguments, thread, threads):
     _gradient_of_images(a[0], a[1], g, a[6], first, past, a[2] + thread * a[3], a[4], carray(like, 1))
 
 
-def scratch_bytes(window, itemsize):
+def scratch_bytes(window: Window, itemsize: int) -> int:
     """Return the bytes of scratch that a thread needs for a backward pass."""
     size = 8 * (RUN_FIELDS * max(window.h, window.w) + window.oh) + window.kh * window.ow * itemsize
     return -(-size // ALIGNMENT) * ALIGNMENT
@@ -134,9 +135,9 @@ def _rows_of_planes(x, y, g, first, past, stream, like):
         k0, k1 = taps_inside(start_h, g.h, g.kh, 1)
         runs = min(full[1] - oh, past - row) if full[0] <= oh < full[1] else 1
         avg_of_columns(
-            kind, runs, g.stride_h * line, g.ow * size, x + (p * g.h + start_h + k0) * line, line, -g.left, g.w, 1, size,
-            g.stride_w, k1 - k0, g.kw, g.ow, inside, 0, g.kw, y + row * g.ow * size, 0, stream, -g.left, g.stride_w, end,
-            floor, _rows(oh, g), like,
+            kind, runs, g.stride_h * line, g.ow * size, x + (p * g.h + start_h + k0) * line, line, -g.left, g.w, 1,
+            size, g.stride_w, k1 - k0, g.kw, g.ow, inside, 0, g.kw, y + row * g.ow * size, 0, stream, -g.left,
+            g.stride_w, end, floor, _rows(oh, g), like,
         )  # fmt: skip
         row += runs
     if stream != 0:
@@ -195,8 +196,8 @@ def _gradient_of_images(dy, dx, g, c, first, past, scratch, stream, like):
             windows, source = runs[i, 3], (n * g.oh + oh) * g.ow + runs[i, 2]
             avg_gradient_of_channels(
                 windows if alike and windows <= 3 else ANY, runs[i, 1], pixel, g.stride_w * pixel, dy + source * pixel,
-                g.ow * pixel, pixel, rows, windows, 0, 0, c, 0, 0, 0, 0, 0, dx + (row * g.w + runs[i, 0]) * pixel, 0, 0, 0,
-                c, whole, stream, scales, rows_at + 8 * oh, 8, runs[i, 2], scale, like,
+                g.ow * pixel, pixel, rows, windows, 0, 0, c, 0, 0, 0, 0, 0, dx + (row * g.w + runs[i, 0]) * pixel, 0,
+                0, 0, c, whole, stream, scales, rows_at + 8 * oh, 8, runs[i, 2], scale, like,
             )  # fmt: skip
     if stream != 0:
         fence()

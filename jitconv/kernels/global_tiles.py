@@ -12,7 +12,9 @@ from .simd import I1, I32, I64, VECTOR_BYTES, at, emit_prefetch, i64
 
 VECTORS = 4  # side by side: so many sums or maxima hide the latency of the next
 BLOCK = 128  # terms of one sum, before it is added to that of the blocks
-PIXELS_AHEAD = 8  # channels of the pixels after next are fetched ahead: no hardware prefetcher follows 256 of 2048 bytes
+PIXELS_AHEAD = (
+    8  # channels of the pixels after next are fetched ahead: no hardware prefetcher follows 256 of 2048 bytes
+)
 
 DOUBLE = ir.DoubleType()
 
@@ -135,7 +137,9 @@ def first_of(typingctx, address, count, value, like):
             first = builder.mul(vector.index, i64(lanes.lanes))
             mask = lanes.inside(lanes.columns(first, i64(1)), count)
             values = lanes.read(at(builder, pointer, builder.mul(first, i64(lanes.itemsize))), mask, MINUS_INF)
-            same = builder.or_(builder.fcmp_ordered("==", values, wanted), builder.fcmp_unordered("uno", values, values))
+            same = builder.or_(
+                builder.fcmp_ordered("==", values, wanted), builder.fcmp_unordered("uno", values, values)
+            )
             bits = builder.bitcast(builder.and_(same, mask), ir.IntType(lanes.lanes))
             with builder.if_then(builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))):
                 lane = builder.cttz(builder.zext(bits, I64), ir.Constant(I1, 1))
@@ -227,7 +231,7 @@ def channel_means(typingctx, x, pitch, pixels, channels, y, like):
 
 @intrinsic
 def channel_maxima(typingctx, x, pitch, pixels, channels, y, index, like):
-    """Overwrite y (channels,) with the maxima of pixels that lie `pitch` bytes apart, and index, uint64, with theirs."""
+    """Overwrite y (channels,) with the maxima of pixels `pitch` bytes apart, and index, uint64, with their places."""
 
     def codegen(context, builder, signature, args):
         x, pitch, pixels, channels, y, index, _ = args
@@ -251,7 +255,9 @@ def channel_maxima(typingctx, x, pitch, pixels, channels, y, index, like):
             for number in range(vectors):
                 whole = ir.Constant(I1, mask is None)
                 some = lanes.first_lanes(i64(lanes.lanes)) if mask is None else mask
-                lanes.write(builder.load(best[number]), at(builder, at(builder, y, offset), number * lanes.bytes), whole, some)
+                lanes.write(
+                    builder.load(best[number]), at(builder, at(builder, y, offset), number * lanes.bytes), whole, some
+                )
                 to = at(builder, at(builder, index, entries), 8 * number * lanes.lanes)
                 lanes.write_entries(builder.load(found[number]), to, whole, some)
 

@@ -170,7 +170,7 @@ def _rows_of_planes(x, y, index, entry, g, first, past, stream, like):
     inside = columns_inside(g, one_row, lanes)
     left = min(g.ow, (g.left + g.stride_w - 1) // g.stride_w)
     most, full = _rows_of_a_tile(g), full_rows(g)
-    if one_row != TRIPLES and one_row != HALF_TRIPLES or (one_row == TRIPLES) != (g.stride_h == g.dilation_h):
+    if (one_row != TRIPLES and one_row != HALF_TRIPLES) or (one_row == TRIPLES) != (g.stride_h == g.dilation_h):
         most = 1
     row = first
     while row < past:
@@ -184,10 +184,10 @@ def _rows_of_planes(x, y, index, entry, g, first, past, stream, like):
                 rows, runs, kind = most, runs // most, FOUR_ROWS if one_row == TRIPLES else TWO_ROWS
         to = row * g.ow
         max_of_columns(
-            kind, runs, rows * g.stride_h * line, rows * g.ow * size, x + (p * g.h + start_h + k0 * g.dilation_h) * line,
-            g.dilation_h * line, -g.left, g.w, g.dilation_w, g.dilation_w * size, g.stride_w, k1 - k0, g.kw, g.ow,
-            inside, k0 * g.kw if k0 < k1 else 0, g.kw, y + to * size, g.ow * size, stream, index, to * entry,
-            g.ow * entry, like,
+            kind, runs, rows * g.stride_h * line, rows * g.ow * size,
+            x + (p * g.h + start_h + k0 * g.dilation_h) * line, g.dilation_h * line, -g.left, g.w,
+            g.dilation_w, g.dilation_w * size, g.stride_w, k1 - k0, g.kw, g.ow, inside, k0 * g.kw if k0 < k1 else 0, g.kw,
+            y + to * size, g.ow * size, stream, index, to * entry, g.ow * entry, like,
         )  # fmt: skip
         if index is not None and left > 0:
             _first_pixels(y, index, g, row, rows * runs, left, k0, k1, like)

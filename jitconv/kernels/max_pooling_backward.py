@@ -149,16 +149,16 @@ def _rows_of_planes(dy, argmax, dx, g, runs, first, past, stream, like):
             source = (p * g.oh + runs[i, 2] + skipped) * g.ow
             target = dx + (p * g.h + runs[i, 0] + skipped * g.stride_h) * g.w * size
             for residue in range(min(g.stride_w, g.w) if kind == STRIDED else 1):
-                start, windows, l = zero - (g.kw - 2), 1, 2 * (g.kw - 2)
+                start, windows, column = zero - (g.kw - 2), 1, 2 * (g.kw - 2)
                 columns = g.w
                 if kind != PAIRS and kind != HALF_TRIPLES:
-                    start, windows, l = taps_of_residue(residue, g)
+                    start, windows, column = taps_of_residue(residue, g)
                     columns = (g.w - residue + g.stride_w - 1) // g.stride_w
                 max_gradient_of_columns(
                     kind, rows, g.ow * size, g.stride_h * g.w * size, dy + source * size, window_row * g.ow * size,
                     window_column * size, runs[i, 3], windows, start, window_column, g.ow, one, odd,
-                    runs[i, 4] * g.kw + l, tap_row * g.kw, tap_column, target, residue, g.stride_w, g.w, columns, inside,
-                    stream, uint8_pointer(argmax + source), like,
+                    runs[i, 4] * g.kw + column, tap_row * g.kw, tap_column, target, residue, g.stride_w, g.w, columns,
+                    inside, stream, uint8_pointer(argmax + source), like,
                 )  # fmt: skip
         first += row1 - row0
     if stream != 0:

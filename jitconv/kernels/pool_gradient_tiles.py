@@ -35,7 +35,7 @@ ANY, TRIPLES, PAIRS, HALF_TRIPLES, STRIDED = range(5)
 
 
 class Arguments(NamedTuple):
-    """Of the tiles of some runs: `count` pixels side by side each, the next one dy_run and dx_run bytes on.
+    """Of the tiles of some runs: `length` pixels side by side each, the next one dy_run and dx_run bytes on.
 
     dy: the first row of windows over them, of `rows` that lie dy_row bytes apart. start: what lies over the first lane,
     a channel or a window, of `width`; the next of the `windows` lies dy_column bytes and start_step on. other: as
@@ -66,7 +66,7 @@ class Arguments(NamedTuple):
     first: object
     stride: object
     w: object
-    count: object
+    length: object
     inside: object
     stream: object
     scales: object = None
@@ -90,7 +90,7 @@ class _Tile:
         """Emit the tiles of some runs, one after the other."""
         builder, lanes, given = self.builder, self.lanes, self.args
         pixels = lanes.lanes * max(kind.step, 1)
-        vectors = builder.sdiv(builder.add(given.count, i64(pixels - 1)), i64(pixels))
+        vectors = builder.sdiv(builder.add(given.length, i64(pixels - 1)), i64(pixels))
         with rolled(builder, given.runs) as run, rolled(builder, vectors) as vector:
             done, written = (builder.mul(vector.index, i64(count)) for count in (lanes.lanes, pixels))
             self.run = run.index
@@ -100,7 +100,7 @@ class _Tile:
             self.args = given._replace(
                 start=builder.add(given.start, done),
                 other=builder.add(given.other, done),
-                count=builder.sub(given.count, written),
+                length=builder.sub(given.length, written),
                 first=builder.add(given.first, builder.mul(done, given.stride)),
                 dx=at(builder, given.dx, to),
             )
@@ -118,11 +118,11 @@ class _Tile:
             odd = builder.icmp_signed("!=", args.odd, i64(0))
             pair = [builder.select(odd, *sums[::-1]), builder.select(odd, *sums)]
             for half in (0, 1):
-                count = builder.sub(args.count, i64(half * lanes.lanes))
+                count = builder.sub(args.length, i64(half * lanes.lanes))
                 with builder.if_then(builder.icmp_signed(">", count, i64(0))):
                     self._write(lanes.interleave(*pair, half), at(builder, args.dx, half * lanes.bytes), count)
         elif kind.step == 1:
-            self._write(sums[0], args.dx, args.count)
+            self._write(sums[0], args.dx, args.length)
         else:
             columns = lanes.columns(args.first, args.stride)
             lanes.scatter(sums[0], args.dx, columns, lanes.inside(columns, args.w))
@@ -154,7 +154,11 @@ class _Tile:
     def _add(self, total, row, start, number, extra, masked, alike):
         """Return the sum with what one window gives; `alike`: all windows have the same scale."""
         builder, lanes, args = self.builder, self.lanes, self.args
-        places = [builder.mul(self.run, args.dy_run), builder.mul(row, args.dy_row), builder.mul(number, args.dy_column)]
+        places = [
+            builder.mul(self.run, args.dy_run),
+            builder.mul(row, args.dy_row),
+            builder.mul(number, args.dy_column),
+        ]
         offset = self.bytes(start)
         for each in places:
             offset = builder.add(offset, each)
@@ -206,7 +210,7 @@ def _max_tile(kinds):
     @intrinsic
     def max_tile(
         typingctx, kind, runs, dy_run, dx_run, dy, dy_row, dy_column, rows, windows, start, start_step, width, other,
-        odd, tap, tap_row, tap_column, dx, first, stride, w, count, inside, stream, argmax, like,
+        odd, tap, tap_row, tap_column, dx, first, stride, w, length, inside, stream, argmax, like,
     ):  # fmt: skip
         """Overwrite pixels with the sums of dy where argmax is theirs; see `Arguments`."""
 
@@ -225,7 +229,7 @@ def _sum_tile(kinds):
     @intrinsic
     def avg_tile(
         typingctx, kind, runs, dy_run, dx_run, dy, dy_row, dy_column, rows, windows, start, start_step, width, other,
-        odd, tap, tap_row, tap_column, dx, first, stride, w, count, inside, stream, scales, scale_rows, scale_row,
+        odd, tap, tap_row, tap_column, dx, first, stride, w, length, inside, stream, scales, scale_rows, scale_row,
         window, scale, like,
     ):  # fmt: skip
         """Overwrite pixels with the sums of dy times its scale; see `Arguments`."""

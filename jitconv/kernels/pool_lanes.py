@@ -1,4 +1,4 @@
-"""What the tiles of pooling add to `simd.Vector`: lanes that step through a row, part vectors, and entries of argmax."""
+"""What the tiles of pooling add to `simd.Vector`: lanes that step through a row, part vectors, entries of argmax."""
 
 from __future__ import annotations
 
@@ -167,7 +167,6 @@ def place(builder, address):
 def times(builder, value, count):
     """Return an int64 times a constant."""
     return i64(0) if count == 0 else value if count == 1 else builder.mul(value, i64(count))
-
 
 
 def _hold(builder):

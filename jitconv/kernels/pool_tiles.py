@@ -51,11 +51,13 @@ class _Tile:
         """Return the columns of the lanes under a tap that is so many columns further, one apart."""
         return self.builder.add(self.first, self.lanes.splat(further, self.lanes.places))
 
-    def tap(self, row, step, masked, l):
-        """Return one tap of all lanes, and its columns: `l` columns of the window after the first."""
+    def tap(self, row, step, masked, column):
+        """Return one tap of all lanes, and its columns: `column` columns of the window after the first."""
         builder, args, lanes = self.builder, self.args, self.lanes
-        further = builder.mul(l, args.column)
-        pointer = at(builder, at(builder, row, builder.mul(args.start, i64(self.size))), builder.mul(l, args.column_step))
+        further = builder.mul(column, args.column)
+        pointer = at(
+            builder, at(builder, row, builder.mul(args.start, i64(self.size))), builder.mul(column, args.column_step)
+        )
         if step == 1:
             return self.read(pointer, self.columns(further) if masked else None)
         columns = lanes.columns(builder.add(args.start, further), args.stride)
@@ -64,7 +66,7 @@ class _Tile:
     def taps(self, row, kind, masked):
         """Return the vectors under all columns of a window, in order."""
         if kind.step == 1:
-            return [self.tap(row, 1, masked, i64(l)) for l in range(kind.columns)]
+            return [self.tap(row, 1, masked, i64(column)) for column in range(kind.columns)]
         builder, lanes = self.builder, self.lanes
         pointer = at(builder, row, builder.mul(self.args.start, i64(self.size)))
 
@@ -86,20 +88,20 @@ class _Tile:
     def emit(self, kind, masked):
         """Emit the tiles of some runs, one after the other."""
         builder, lanes, given = self.builder, self.lanes, self.args
-        vectors = builder.sdiv(builder.add(given.count, i64(lanes.lanes - 1)), i64(lanes.lanes))
+        vectors = builder.sdiv(builder.add(given.length, i64(lanes.lanes - 1)), i64(lanes.lanes))
         with rolled(builder, given.runs) as run, rolled(builder, vectors) as vector:
             done = builder.mul(vector.index, i64(lanes.lanes))
             moved = {
                 "x": at(builder, given.x, builder.mul(run.index, given.x_run)),
                 "y": at(builder, given.y, builder.add(builder.mul(run.index, given.y_run), self._bytes(done))),
                 "start": builder.add(given.start, builder.mul(done, given.stride)),
-                "count": builder.sub(given.count, done),
+                "length": builder.sub(given.length, done),
             }
             if not self.largest:
                 moved["window"] = builder.add(given.window, builder.mul(done, given.window_step))
             elif lanes.has_argmax:
                 entries = builder.add(builder.mul(builder.sdiv(given.y_run, i64(self.size)), run.index), done)
-                moved["index"] = at(builder, given.index, builder.mul(entries, i64(lanes.entry.width // 8)))
+                moved["argmax"] = at(builder, given.argmax, builder.mul(entries, i64(lanes.entry.width // 8)))
             self.args = given._replace(**moved)
             self._tile(kind, masked)
         self.args = given
@@ -110,14 +112,16 @@ class _Tile:
     def _tile(self, kind, masked):
         builder, lanes, args = self.builder, self.lanes, self.args
         self.first = lanes.columns(args.start, i64(1))
-        whole = builder.icmp_signed(">=", args.count, i64(lanes.lanes))
-        mask = lanes.first_lanes(args.count)
+        whole = builder.icmp_signed(">=", args.length, i64(lanes.lanes))
+        mask = lanes.first_lanes(args.length)
         rows = self._several(kind, masked) if kind.rows > 1 else [self._one(kind, masked)]
         for number, (value, taps) in enumerate(rows):
             pointer = at(builder, args.y, times(builder, args.y_row, number))
             lanes.write(self.finish(value), pointer, whole, mask, args.stream)
             if lanes.has_argmax:
-                lanes.write_entries(taps, at(builder, args.index, times(builder, args.index_row, number)), whole, mask)
+                lanes.write_entries(
+                    taps, at(builder, args.argmax, times(builder, args.argmax_row, number)), whole, mask
+                )
 
     def _one(self, kind, masked):
         builder, lanes, args = self.builder, self.lanes, self.args
@@ -135,11 +139,11 @@ class _Tile:
             row = at(builder, args.x, builder.mul(k.index, args.row_step))
             tap = builder.add(args.tap, builder.mul(k.index, args.kw))
             if kind.columns:
-                for l, value in enumerate(self.taps(row, kind, masked)):
-                    step(value, builder.add(tap, i64(l)))
+                for column, value in enumerate(self.taps(row, kind, masked)):
+                    step(value, builder.add(tap, i64(column)))
             else:
-                with rolled(builder, args.columns) as l:
-                    step(self.tap(row, kind.step, masked, l.index), builder.add(tap, l.index))
+                with rolled(builder, args.columns) as column:
+                    step(self.tap(row, kind.step, masked, column.index), builder.add(tap, column.index))
         return [builder.load(slot) for slot in slots]
 
     def _several(self, kind, masked):
@@ -149,8 +153,8 @@ class _Tile:
         for row in range((kind.rows - 1) * kind.down + 3):
             values = self.taps(at(builder, args.x, times(builder, args.row_step, row)), kind, masked)
             best = values[0], lanes.splat(0, lanes.taps)
-            for l, value in enumerate(values[1:], 1):
-                best = lanes.challenge(best, value, lanes.splat(l, lanes.taps))
+            for column, value in enumerate(values[1:], 1):
+                best = lanes.challenge(best, value, lanes.splat(column, lanes.taps))
             across.append(best)
         found = []
         for row in range(kind.rows):
@@ -179,7 +183,7 @@ class _Tile:
 class MaxArguments(NamedTuple):
     """Of the tiles of some runs. Steps and runs are in bytes, the rest in elements or rows.
 
-    A run is `count` outputs side by side, all of a row's columns or of a pixel's channels; the next lies x_run, y_run on.
+    A run is `length` outputs side by side, of a row's columns or a pixel's channels; the next lies x_run, y_run on.
     x: the row of the first tap; start: where the first lane's first tap lies in it, and w: how many columns there are;
     column, column_step: from one tap to the next; stride: from lane to lane; rows, columns: of taps.
     """
@@ -197,16 +201,16 @@ class MaxArguments(NamedTuple):
     stride: object
     rows: object
     columns: object
-    count: object
+    length: object
     inside: object
     tap: object
     kw: object
     y: object
     y_row: object
     stream: object
-    index: object
-    index_at: object
-    index_row: object
+    argmax: object
+    argmax_at: object
+    argmax_row: object
 
 
 class SumArguments(NamedTuple):
@@ -225,7 +229,7 @@ class SumArguments(NamedTuple):
     stride: object
     rows: object
     columns: object
-    count: object
+    length: object
     inside: object
     tap: object
     kw: object
@@ -265,21 +269,21 @@ def _emit_kinds(builder, lanes, kinds, arguments, largest):
 def _max_tile(kinds):
     @intrinsic
     def max_tile(
-        typingctx, kind, runs, x_run, y_run, x, row_step, start, w, column, column_step, stride, rows, columns, count,
-        inside, tap, kw, y, y_row, stream, index, index_at, index_row, like,
+        typingctx, kind, runs, x_run, y_run, x, row_step, start, w, column, column_step, stride, rows, columns, length,
+        inside, tap, kw, y, y_row, stream, argmax, argmax_at, argmax_row, like,
     ):  # fmt: skip
-        """Overwrite a tile of maxima, and of argmax if `index` is not None; see `MaxArguments`."""
+        """Overwrite a tile of maxima, and of argmax if that is not None; see `MaxArguments`."""
 
         def codegen(context, builder, signature, args):
             lanes = Lanes(builder, signature.args[-1], signature.args[20])
             arguments = MaxArguments(*args[:-1])
             if lanes.has_argmax:
-                start = at(builder, builder.bitcast(arguments.index, POINTER), arguments.index_at)
-                arguments = arguments._replace(index=start)
+                start = at(builder, builder.bitcast(arguments.argmax, POINTER), arguments.argmax_at)
+                arguments = arguments._replace(argmax=start)
             _emit_kinds(builder, lanes, kinds, arguments, True)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 20, index, types.intp, types.intp, like), codegen
+        return types.void(*[types.intp] * 20, argmax, types.intp, types.intp, like), codegen
 
     return max_tile
 
@@ -287,7 +291,7 @@ def _max_tile(kinds):
 def _sum_tile(kinds):
     @intrinsic
     def avg_tile(
-        typingctx, kind, runs, x_run, y_run, x, row_step, start, w, column, column_step, stride, rows, columns, count,
+        typingctx, kind, runs, x_run, y_run, x, row_step, start, w, column, column_step, stride, rows, columns, length,
         inside, tap, kw, y, y_row, stream, window, window_step, end, floor, height, like,
     ):  # fmt: skip
         """Overwrite a tile of averages; see `SumArguments`."""

@@ -165,12 +165,9 @@ def steps_over(stride, dilation):
     return stride // a, dilation // a
 
 
-@step
+@inlined
 def windows_over(position, outputs, kernel, stride, dilation):
     """Return the first window over a position of a padded axis, how many there are, and the tap of the first there."""
-    if dilation == 1:
-        first = max(0, (position - kernel + stride) // stride)
-        return first, max(0, min(outputs - 1, position // stride) - first + 1), position - first * stride
     first, count, highest = 0, 0, 0
     for tap in range(kernel - 1, -1, -1):
         start = position - tap * dilation
@@ -210,7 +207,7 @@ def run_between(run, stride, first, past):
     return skipped, max(0, min(run[1], (max(0, past - run[0]) + stride - 1) // stride) - skipped)
 
 
-@step
+@inlined
 def taps_of_residue(residue, g):
     """Return the windows over the columns residue, residue + stride, ... wherever they end: the first over the first
     column, how many there are, and the tap of the first there.
