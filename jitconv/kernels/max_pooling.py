@@ -186,8 +186,8 @@ def _rows_of_planes(x, y, index, entry, g, first, past, stream, like):
         max_of_columns(
             kind, runs, rows * g.stride_h * line, rows * g.ow * size,
             x + (p * g.h + start_h + k0 * g.dilation_h) * line, g.dilation_h * line, -g.left, g.w,
-            g.dilation_w, g.dilation_w * size, g.stride_w, k1 - k0, g.kw, g.ow, inside, k0 * g.kw if k0 < k1 else 0, g.kw,
-            y + to * size, g.ow * size, stream, index, to * entry, g.ow * entry, like,
+            g.dilation_w, g.dilation_w * size, g.stride_w, k1 - k0, g.kw, g.ow, inside, k0 * g.kw if k0 < k1 else 0,
+            g.kw, y + to * size, g.ow * size, stream, index, to * entry, g.ow * entry, like,
         )  # fmt: skip
         if index is not None and left > 0:
             _first_pixels(y, index, g, row, rows * runs, left, k0, k1, like)
