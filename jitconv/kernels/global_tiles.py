@@ -8,7 +8,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .pool_lanes import MINUS_INF, Lanes, place, rolled
-from .simd import I1, I32, I64, VECTOR_BYTES, at, emit_prefetch, i64
+from .simd import I1, I32, I64, VECTOR_BYTES, at, i64
 
 VECTORS = 4  # side by side: so many sums or maxima hide the latency of the next
 BLOCK = 128  # terms of one sum, before it is added to that of the blocks
@@ -163,13 +163,11 @@ def _channel_groups(builder, lanes, channels, emit):
         emit(first, 1, lanes.inside(lanes.columns(first, i64(1)), channels))
 
 
-def _pixel(builder, lanes, pointer, vectors, mask, ahead, otherwise):
-    """Return the vectors of a pixel, and fetch the same of a pixel `ahead` bytes on."""
+def _pixel(builder, lanes, pointer, vectors, mask, otherwise):
+    """Return the vectors of a pixel."""
     values = []
     for number in range(vectors):
         here = at(builder, pointer, number * lanes.bytes)
-        if vectors > 1:
-            emit_prefetch(builder, at(builder, here, ahead), 3)
         values.append(lanes.read(here, mask, otherwise))
     return values
 
@@ -185,7 +183,6 @@ def channel_means(typingctx, x, pitch, pixels, channels, y, like):
         kind = ir.VectorType(DOUBLE, VECTOR_BYTES // 8)
         zero = ir.Constant(kind, [0.0] * kind.count)
         each = 8 // lanes.itemsize
-        ahead = builder.mul(pitch, i64(PIXELS_AHEAD))
         by = builder.sitofp(pixels, DOUBLE)
         divisor = builder.insert_element(ir.Constant(kind, ir.Undefined), by, ir.Constant(I32, 0))
         same = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
@@ -203,7 +200,7 @@ def channel_means(typingctx, x, pitch, pixels, channels, y, like):
                     builder.store(zero, slot)
                 with rolled(builder, count) as pixel:
                     where = builder.add(offset, builder.mul(builder.add(begin, pixel.index), pitch))
-                    values = _pixel(builder, lanes, at(builder, x, where), vectors, mask, ahead, 0.0)
+                    values = _pixel(builder, lanes, at(builder, x, where), vectors, mask, 0.0)
                     parts = [part for value in values for part in _as_doubles(builder, lanes, value)]
                     for slot, part in zip(sums, parts, strict=True):
                         builder.store(builder.fadd(builder.load(slot), part), slot)
@@ -237,7 +234,6 @@ def channel_maxima(typingctx, x, pitch, pixels, channels, y, index, like):
         x, pitch, pixels, channels, y, index, _ = args
         lanes = Lanes(builder, signature.args[-1], types.CPointer(types.uint64))
         x, y, index = (place(builder, address) for address in (x, y, index))
-        ahead = builder.mul(pitch, i64(PIXELS_AHEAD))
 
         def emit(first, vectors, mask):
             offset = builder.mul(first, i64(lanes.itemsize))
@@ -245,7 +241,7 @@ def channel_maxima(typingctx, x, pitch, pixels, channels, y, index, like):
             found = _slots(builder, lanes.splat(0, lanes.taps), vectors)
             with rolled(builder, pixels) as pixel:
                 where = at(builder, x, builder.add(offset, builder.mul(pixel.index, pitch)))
-                values = _pixel(builder, lanes, where, vectors, mask, ahead, MINUS_INF)
+                values = _pixel(builder, lanes, where, vectors, mask, MINUS_INF)
                 number = lanes.splat(pixel.index, lanes.taps)
                 for value, *slots in zip(values, best, found, strict=True):
                     state = lanes.challenge([builder.load(slot) for slot in slots], value, number)
