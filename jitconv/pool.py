@@ -12,9 +12,10 @@ from . import validate, workspace
 from .cost import threads_for
 from .kernels import average_pooling, global_pooling, max_pooling, max_pooling_backward
 from .kernels.jit import Bound
-from .kernels.simd import ALIGNMENT
+from .kernels.simd import ALIGNMENT, VECTOR_BYTES
 from .kernels.windows import RUN_FIELDS, by_planes, image_counts, pixel_counts
 from .pooling import PaddingSizes, Pooling, Size, offset_dtype
+from .records import aligned
 from .shapes import Activation
 from .signatures import Seen, signature
 from .validate import Array
@@ -298,6 +299,12 @@ def avg_pool2d_backward(
     return dx[0] if single else dx
 
 
+def _channel_rows(threads: int, channels: int) -> tuple[Array, int]:
+    """Return scratch of two rows of 8 bytes a channel for each thread, and the bytes of a row: whole vectors."""
+    row = aligned(8 * channels + 2 * VECTOR_BYTES)
+    return workspace.scratch(2 * threads * row, "strips"), row
+
+
 def global_avg_pool2d(x: Array, *, layout: str = "NCHW") -> Array:
     """Return the average of each channel of each image.
 
@@ -323,8 +330,12 @@ def global_avg_pool2d(x: Array, *, layout: str = "NCHW") -> Array:
     batch = validate.activation(x, "x", layout)
     y = np.empty(_single_pixel(batch.sizes).shape(layout), batch.array.dtype)
     parts = threads_for(batch.array.size)
-    run = global_pooling.global_avg_nchw if by_planes(batch.sizes, layout) else global_pooling.global_avg_nhwc
-    run(y.dtype, parts, batch.array, y, *pixel_counts(batch.sizes, layout))
+    counts = pixel_counts(batch.sizes, layout)
+    if by_planes(batch.sizes, layout):
+        global_pooling.global_avg_nchw(y.dtype, parts, batch.array, y, *counts)
+    else:
+        scratch, row = _channel_rows(parts, batch.sizes.c)
+        global_pooling.global_avg_nhwc(y.dtype, parts, batch.array, y, scratch, row, *counts)
     return batch.back(y)
 
 
@@ -388,8 +399,11 @@ def global_max_pool2d(x: Array, *, layout: str = "NCHW") -> tuple[Array, Array]:
     y = np.empty(_single_pixel(sizes).shape(layout), batch.array.dtype)
     argmax = np.empty(y.shape, np.uint64)
     parts, counts = threads_for(batch.array.size), pixel_counts(sizes, layout)
-    run = global_pooling.global_max_nchw if by_planes(sizes, layout) else global_pooling.global_max_nhwc
-    run(y.dtype, parts, batch.array, y, argmax, *counts)
+    if by_planes(sizes, layout):
+        global_pooling.global_max_nchw(y.dtype, parts, batch.array, y, argmax, *counts)
+    else:
+        scratch, row = _channel_rows(parts, sizes.c)
+        global_pooling.global_max_nhwc(y.dtype, parts, batch.array, y, argmax, scratch, row, *counts)
     return batch.back(y), batch.back(argmax.astype(offset_dtype(sizes.h * sizes.w)))
 
 

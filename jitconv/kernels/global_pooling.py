@@ -12,10 +12,19 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from .global_tiles import BLOCK, channel_maxima, channel_means, first_of, run_max, run_sum
+from .global_tiles import (
+    BLOCK,
+    PIXELS,
+    add_pixels,
+    challenge_pixels,
+    first_of,
+    load_place,
+    run_max,
+    run_sum,
+)
 from .jit import inlined, step, worker
 from .simd import copy_bytes, load, store, zero_bytes
-from .views import floats, int64s, uint64s
+from .views import float64s, floats, int64s, uint64s
 from .windows import share
 
 RUN = 64 * BLOCK  # elements of a plane, at least 16 side by side: a first-level cache of float32
@@ -57,16 +66,37 @@ def global_avg_nchw(like, arguments, thread, threads):
 
 @worker
 def global_avg_nhwc(like, arguments, thread, threads):
-    """Average each channel of each image. Arguments: x (N, L, C), y (N, C), overwritten; N, L, C."""
-    x, y, images, pixels, channels = carray(arguments, 5)
+    """Average each channel of each image. Arguments: x (N, L, C), y (N, C), overwritten; scratch of `threads` times two
+    rows of float64; its bytes for a row; N, L, C.
+
+    Pixels are read as they lie, and the sums of all channels stay in a first-level cache: with the sums of some
+    channels in registers each pixel is a short run, which no prefetcher follows.
+    """
+    x, y, scratch, row, images, pixels, channels = carray(arguments, 7)
     one = carray(like, 1)
-    size = one.itemsize
+    pixel = channels * one.itemsize
+    block_sums = scratch + 2 * thread * row
+    sums = block_sums + row
+    totals = float64s(sums, (channels,))
     blocks = _channel_blocks(images, channels, threads)
     first, past = share(thread, threads, images * blocks)
     for unit in range(first, past):
         n, c0, c1 = _channel_range(unit, blocks, channels)
-        source, target = x + (n * pixels * channels + c0) * size, y + (n * channels + c0) * size
-        channel_means(source, channels * size, pixels, c1 - c0, target, one)
+        source = x + n * pixels * pixel + c0 * one.itemsize
+        zero_bytes(sums, row)
+        for begin in range(0, pixels, BLOCK):
+            zero_bytes(block_sums, row)
+            end = min(begin + BLOCK, pixels)
+            p = begin
+            while p < end:
+                count = PIXELS if end - p >= PIXELS else 1
+                add_pixels(source + p * pixel, pixel, count, c1 - c0, block_sums, one)
+                p += count
+            partial = float64s(block_sums, (channels,))
+            for c in range(c1 - c0):
+                totals[c] += partial[c]
+        for c in range(c1 - c0):
+            store(y + (n * channels + c0 + c) * one.itemsize, one.dtype.type(totals[c] / pixels), one)
 
 
 @worker
@@ -133,17 +163,29 @@ def global_max_nchw(like, arguments, thread, threads):
 @worker
 def global_max_nhwc(like, arguments, thread, threads):
     """Take the maximum of each channel of each image. Arguments: x (N, L, C), y (N, C) and argmax (N, C) of uint64,
-    overwritten; N, L, C.
+    overwritten; scratch of `threads` times two rows; its bytes for a row; N, L, C. Pixels are read as for the average.
     """
-    x, y, argmax, images, pixels, channels = carray(arguments, 6)
+    x, y, argmax, scratch, row, images, pixels, channels = carray(arguments, 8)
     one = carray(like, 1)
     size = one.itemsize
+    indices = uint64s(argmax, (images, channels))
+    best, found = scratch + 2 * thread * row, scratch + (2 * thread + 1) * row
     blocks = _channel_blocks(images, channels, threads)
     first, past = share(thread, threads, images * blocks)
     for unit in range(first, past):
         n, c0, c1 = _channel_range(unit, blocks, channels)
-        source, target = x + (n * pixels * channels + c0) * size, y + (n * channels + c0) * size
-        channel_maxima(source, channels * size, pixels, c1 - c0, target, argmax + (n * channels + c0) * 8, one)
+        source = x + (n * pixels * channels + c0) * size
+        zero_bytes(found, row)
+        for c in range(row // size):
+            store(best + c * size, one.dtype.type(-np.inf), one)
+        p = 0
+        while p < pixels:
+            count = PIXELS if pixels - p >= PIXELS else 1
+            challenge_pixels(source + p * channels * size, channels * size, p, count, c1 - c0, best, found, one)
+            p += count
+        for c in range(c1 - c0):
+            indices[n, c0 + c] = load_place(found, c, one)
+            store(y + (n * channels + c0 + c) * size, load(best + c * size, one), one)
 
 
 @worker

@@ -12,9 +12,7 @@ from .simd import I1, I32, I64, VECTOR_BYTES, at, i64
 
 VECTORS = 4  # side by side: so many sums or maxima hide the latency of the next
 BLOCK = 128  # terms of one sum, before it is added to that of the blocks
-PIXELS_AHEAD = (
-    8  # channels of the pixels after next are fetched ahead: no hardware prefetcher follows 256 of 2048 bytes
-)
+PIXELS = 4  # pixels whose channels are added up before their sum goes to memory
 
 DOUBLE = ir.DoubleType()
 
@@ -150,114 +148,98 @@ def first_of(typingctx, address, count, value, like):
     return types.intp(types.intp, types.intp, like.dtype, like), codegen
 
 
-def _channel_groups(builder, lanes, channels, emit):
-    """Emit, for groups of VECTORS vectors of channels and then for one and one: emit(first channel, vectors, mask)."""
-    group = lanes.lanes * VECTORS
-    groups = builder.sdiv(channels, i64(group))
-    with rolled(builder, groups) as one:
-        emit(builder.mul(one.index, i64(group)), VECTORS, None)
-    done = builder.mul(groups, i64(group))
-    rest = builder.sdiv(builder.add(builder.sub(channels, done), i64(lanes.lanes - 1)), i64(lanes.lanes))
-    with rolled(builder, rest) as one:
-        first = builder.add(done, builder.mul(one.index, i64(lanes.lanes)))
-        emit(first, 1, lanes.inside(lanes.columns(first, i64(1)), channels))
-
-
-def _pixel(builder, lanes, pointer, vectors, mask, otherwise):
-    """Return the vectors of a pixel."""
-    values = []
-    for number in range(vectors):
-        here = at(builder, pointer, number * lanes.bytes)
-        values.append(lanes.read(here, mask, otherwise))
-    return values
-
-
 @intrinsic
-def channel_means(typingctx, x, pitch, pixels, channels, y, like):
-    """Overwrite y (channels,) with the means of pixels that lie `pitch` bytes apart."""
+def add_pixels(typingctx, x, pitch, count, channels, sums, like):
+    """Add PIXELS pixels that lie `pitch` bytes apart, or one, to the float64 sums of their channels, whole vectors."""
 
     def codegen(context, builder, signature, args):
-        x, pitch, pixels, channels, y, _ = args
+        x, pitch, count, channels, sums, _ = args
         lanes = Lanes(builder, signature.args[-1])
-        x, y = place(builder, x), place(builder, y)
+        x, sums = place(builder, x), place(builder, sums)
         kind = ir.VectorType(DOUBLE, VECTOR_BYTES // 8)
-        zero = ir.Constant(kind, [0.0] * kind.count)
-        each = 8 // lanes.itemsize
-        by = builder.sitofp(pixels, DOUBLE)
-        divisor = builder.insert_element(ir.Constant(kind, ir.Undefined), by, ir.Constant(I32, 0))
-        same = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
-        divisor = builder.shuffle_vector(divisor, divisor, same)
-        blocks = builder.sdiv(builder.add(pixels, i64(BLOCK - 1)), i64(BLOCK))
+        whole = builder.sdiv(channels, i64(lanes.lanes))
 
-        def emit(first, vectors, mask):
-            offset = builder.mul(first, i64(lanes.itemsize))
-            totals, sums = _slots(builder, zero, vectors * each), _slots(builder, zero, vectors * each)
-            with rolled(builder, blocks) as block:
-                begin = builder.mul(block.index, i64(BLOCK))
-                rest = builder.sub(pixels, begin)
-                count = builder.select(builder.icmp_signed("<", rest, i64(BLOCK)), rest, i64(BLOCK))
-                for slot in sums:
-                    builder.store(zero, slot)
-                with rolled(builder, count) as pixel:
-                    where = builder.add(offset, builder.mul(builder.add(begin, pixel.index), pitch))
-                    values = _pixel(builder, lanes, at(builder, x, where), vectors, mask, 0.0)
-                    parts = [part for value in values for part in _as_doubles(builder, lanes, value)]
-                    for slot, part in zip(sums, parts, strict=True):
-                        builder.store(builder.fadd(builder.load(slot), part), slot)
-                for total, slot in zip(totals, sums, strict=True):
-                    builder.store(builder.fadd(builder.load(total), builder.load(slot)), total)
-            means = [builder.fdiv(builder.load(total), divisor) for total in totals]
-            for number in range(vectors):
-                parts = means[number * each : (number + 1) * each]
-                value = parts[0]
-                if each == 2:
-                    narrow = ir.VectorType(lanes.scalar, lanes.lanes // 2)
-                    joined = ir.Constant(ir.VectorType(I32, lanes.lanes), list(range(lanes.lanes)))
-                    value = builder.shuffle_vector(*(builder.fptrunc(part, narrow) for part in parts), joined)
-                to = at(builder, at(builder, y, offset), number * lanes.bytes)
-                if mask is None:
-                    lanes.store(value, to)
-                else:
-                    lanes.store_masked(value, to, mask)
+        def add(vector, pixels, mask):
+            start = at(builder, x, builder.mul(vector, i64(lanes.bytes)))
+            values = [lanes.read(at(builder, start, builder.mul(pitch, i64(i))), mask, 0.0) for i in range(pixels)]
+            parts = [_as_doubles(builder, lanes, value) for value in values]
+            while len(parts) > 1:
+                parts = [
+                    [builder.fadd(one, other) for one, other in zip(*parts[i : i + 2], strict=True)]
+                    for i in range(0, len(parts), 2)
+                ]
+            to = at(builder, sums, builder.mul(vector, i64(8 * lanes.lanes)))
+            for number, part in enumerate(parts[0]):
+                slot = builder.bitcast(at(builder, to, number * VECTOR_BYTES), kind.as_pointer())
+                builder.store(builder.fadd(builder.load(slot, align=8), part), slot, align=8)
 
-        _channel_groups(builder, lanes, channels, emit)
+        def emit(pixels):
+            with rolled(builder, whole) as vector:
+                add(vector.index, pixels, None)
+            done = builder.mul(whole, i64(lanes.lanes))
+            with builder.if_then(builder.icmp_signed("<", done, channels)):
+                add(whole, pixels, lanes.inside(lanes.columns(done, i64(1)), channels))
+
+        with builder.if_else(builder.icmp_signed("==", count, i64(PIXELS))) as (several, one):
+            with several:
+                emit(PIXELS)
+            with one:
+                emit(1)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 5, like), codegen
 
 
 @intrinsic
-def channel_maxima(typingctx, x, pitch, pixels, channels, y, index, like):
-    """Overwrite y (channels,) with the maxima of pixels `pitch` bytes apart, and index, uint64, with their places."""
+def challenge_pixels(typingctx, x, pitch, number, count, channels, best, found, like):
+    """Let PIXELS pixels that lie `pitch` bytes apart, or one, challenge the largest of their channels so far.
+
+    `number`: of the first of them, which `found` gets where they win. `best` and `found` have whole vectors, `found` of
+    integers as wide as an element.
+    """
 
     def codegen(context, builder, signature, args):
-        x, pitch, pixels, channels, y, index, _ = args
+        x, pitch, number, count, channels, best, found, _ = args
         lanes = Lanes(builder, signature.args[-1], types.CPointer(types.uint64))
-        x, y, index = (place(builder, address) for address in (x, y, index))
+        x, best, found = (place(builder, address) for address in (x, best, found))
+        whole = builder.sdiv(channels, i64(lanes.lanes))
 
-        def emit(first, vectors, mask):
-            offset = builder.mul(first, i64(lanes.itemsize))
-            best = _slots(builder, lanes.fill(MINUS_INF), vectors)
-            found = _slots(builder, lanes.splat(0, lanes.taps), vectors)
-            with rolled(builder, pixels) as pixel:
-                where = at(builder, x, builder.add(offset, builder.mul(pixel.index, pitch)))
-                values = _pixel(builder, lanes, where, vectors, mask, MINUS_INF)
-                number = lanes.splat(pixel.index, lanes.taps)
-                for value, *slots in zip(values, best, found, strict=True):
-                    state = lanes.challenge([builder.load(slot) for slot in slots], value, number)
-                    for slot, new in zip(slots, state, strict=True):
-                        builder.store(new, slot)
-            entries = builder.mul(first, i64(8))
-            for number in range(vectors):
-                whole = ir.Constant(I1, mask is None)
-                some = lanes.first_lanes(i64(lanes.lanes)) if mask is None else mask
-                lanes.write(
-                    builder.load(best[number]), at(builder, at(builder, y, offset), number * lanes.bytes), whole, some
-                )
-                to = at(builder, at(builder, index, entries), 8 * number * lanes.lanes)
-                lanes.write_entries(builder.load(found[number]), to, whole, some)
+        def challenge(vector, pixels, mask):
+            offset = builder.mul(vector, i64(lanes.bytes))
+            places = builder.bitcast(at(builder, found, offset), lanes.taps.as_pointer())
+            state = lanes.load(at(builder, best, offset)), builder.load(places, align=lanes.itemsize)
+            start = at(builder, x, offset)
+            for i in range(pixels):
+                value = lanes.read(at(builder, start, builder.mul(pitch, i64(i))), mask, MINUS_INF)
+                state = lanes.challenge(state, value, lanes.splat(builder.add(number, i64(i)), lanes.taps))
+            lanes.store(state[0], at(builder, best, offset))
+            builder.store(state[1], places, align=lanes.itemsize)
 
-        _channel_groups(builder, lanes, channels, emit)
+        def emit(pixels):
+            with rolled(builder, whole) as vector:
+                challenge(vector.index, pixels, None)
+            done = builder.mul(whole, i64(lanes.lanes))
+            with builder.if_then(builder.icmp_signed("<", done, channels)):
+                challenge(whole, pixels, lanes.inside(lanes.columns(done, i64(1)), channels))
+
+        with builder.if_else(builder.icmp_signed("==", count, i64(PIXELS))) as (several, one):
+            with several:
+                emit(PIXELS)
+            with one:
+                emit(1)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 6, like), codegen
+    return types.void(*[types.intp] * 7, like), codegen
+
+
+@intrinsic
+def load_place(typingctx, found, channel, like):
+    """Return one entry of `found` of `challenge_pixels`."""
+
+    def codegen(context, builder, signature, args):
+        lanes = Lanes(builder, signature.args[-1])
+        pointer = builder.bitcast(place(builder, args[0]), lanes.integer.as_pointer())
+        value = builder.load(builder.gep(pointer, [args[1]]), align=lanes.itemsize)
+        return builder.zext(value, I64) if lanes.itemsize < 8 else value
+
+    return types.intp(types.intp, types.intp, like), codegen

@@ -30,7 +30,9 @@ def _pointer_to(element):
     return pointer_at
 
 
-uint8_pointer, uint64_pointer, _int64_pointer = map(_pointer_to, (types.uint8, types.uint64, types.int64))
+uint8_pointer, uint64_pointer, _int64_pointer, _float64_pointer = map(
+    _pointer_to, (types.uint8, types.uint64, types.int64, types.float64)
+)
 
 
 @inlined
@@ -55,3 +57,9 @@ def uint64s(address, shape):
 def int64s(address, shape):
     """Return the array of int64 at an address."""
     return carray(_int64_pointer(address), shape)
+
+
+@inlined
+def float64s(address, shape):
+    """Return the array of float64 at an address."""
+    return carray(_float64_pointer(address), shape)

@@ -50,7 +50,7 @@ def test_it_is_what_runs(batch, monkeypatch):
     model.backward(np.ones_like(logits))
     optimizer.update(model.parameters, model.gradients)
     used |= {"pointwise.softmax_cross_entropy"}
-    used |= found & {"correlate.correlate", "pack.pack", "max_pooling.argmax_pool_nchw"}  # bound before, as small calls
+    used |= found & {"correlate.correlate", "pack.pack", "max_pooling.argmax_pool_nhwc"}  # bound before, as small calls
     assert found == used
 
 
@@ -61,7 +61,7 @@ def test_the_first_step_compiles_and_no_other(batch, monkeypatch):
     for _ in range(3):
         trained.step(*batch)
     assert len(calls) == 1
-    assert {"update.sgd", "batchnorm.moments_nchw", "pointwise.dropout_apply"} <= {*calls[0]}
+    assert {"update.sgd", "batchnorm.moments_nhwc", "pointwise.dropout_apply"} <= {*calls[0]}
 
 
 def test_a_step_is_the_same_after_it(batch, monkeypatch):
@@ -95,7 +95,9 @@ def test_what_does_not_fit_is_for_the_step_to_say(batch):
 def test_jobs_of_a_model(name, dtype, layout):
     names = {worker.name for worker, char in warming.model_jobs(name, dtype.name, layout) if char == dtype.char}
     assert {"update.sgd", "update.adam", "correlate.correlate", "weights.correlate_weights"} <= names
-    assert f"max_pooling.argmax_pool_{layout.lower()}" in names
+    assert {"dense.dense_forward", "dense.dense_gradient"} <= names
+    assert ("relayout.transpose_images" in names) == (layout == "NCHW")  # inside it is NHWC
+    assert ("global_pooling.global_avg_backward_nhwc" in names) == (name == "vgg_cifar")
     assert "depthwise.depthwise_nchw" not in names
 
 
