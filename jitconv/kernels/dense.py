@@ -113,10 +113,12 @@ def _columns(a, b, c, g, tables, begin, end, column, vectors, some, zeros, spare
     pitch = g.columns * size if some == 0 else VECTOR_BYTES
     for first in range(0, g.k, BLOCK):
         mode = (ADD if first else 0) | some << SOME_LANES
+        here = b + first * pitch + column * size
+        # The next columns are fetched meanwhile: rows are too far apart for the CPU to do it by itself.
         sweep(
             vectors, end - begin, 1, tables, min(BLOCK, g.k - first), a + first * g.a_step, tables + 8 * begin,
-            g.a_step, b + first * pitch + column * size, tables, pitch, c + column * size,
-            tables + 8 * (g.rows + begin), zeros, mode, zeros, 0, spare, like,
+            g.a_step, here, tables, pitch, c + column * size, tables + 8 * (g.rows + begin), zeros, mode,
+            here + vectors * VECTOR_BYTES, pitch, spare, like,
         )  # fmt: skip
 
 
