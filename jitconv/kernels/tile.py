@@ -27,8 +27,8 @@ from .simd import ALIGNMENT, I64, POINTER, REGISTERS, Vector, at, emit_prefetch,
 # (15 of 16), or LLVM spills. On a CPU of one 512-bit FMA a cycle 6x4, 8x3, 13x2 and 26x1 reach 96-98% of peak with
 # B in L2; unrolling k by 2 gains nothing there and by 4 spills (13x2: 114 -> 86 GFLOP/s).
 TILE_ROWS = (26, 13, 8, 6) if REGISTERS == 32 else (12, 6)
-# A low tile for what is left over, or for the few rows of a first layer's weights. 4 rows of 4 vectors rather than 3: an
-# image of 8x8 or 16x16 pixels has 4 or 16 Winograd tiles (one of 256 channels: 381 -> 450 GFLOP/s, two threads).
+# A low tile for what is left over, or for the few rows of a first layer's weights. 4 rows of 4 vectors rather than 3:
+# an image of 8x8 or 16x16 pixels has 4 or 16 Winograd tiles (one of 256 channels: 381 -> 450 GFLOP/s, two threads).
 LOW_ROWS = (10, 5, 4, 4) if REGISTERS == 32 else (5, 3)
 MAX_VECTORS = len(TILE_ROWS)
 TILES = dict(enumerate(TILE_ROWS, 1))
