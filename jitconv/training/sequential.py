@@ -60,7 +60,7 @@ class Sequential(Layer):
 
     def run(self, x: Array, observe: Callable[[Step, Array, Array], None] | None = None) -> Array:
         """As `forward`; `observe` is called with each step, its input and its output."""
-        steps = steps_of(self.layers, Sequential)
+        steps = steps_of(self.layers, Sequential, np.ndim(x) == 4)
         arena, outer = workspace.arena_of(self), workspace.arena_in_use()
         arena.reset()
         given = x

@@ -156,9 +156,13 @@ def _leaves(layers: Sequence[Layer], container: type[Layer]) -> list[Layer]:
     return found
 
 
-def steps_of(layers: Sequence[Layer], container: type[Layer]) -> list[Step]:
-    """Return the steps of a network's layers, those of containers inside it among them."""
-    return _arrange(_leaves(layers, container))
+def steps_of(layers: Sequence[Layer], container: type[Layer], images: bool = True) -> list[Step]:
+    """Return the steps of a network's layers, those of containers inside it among them.
+
+    `images`: for a batch of images. For one image without its batch axis, say, every layer is a step.
+    """
+    leaves = _leaves(layers, container)
+    return _arrange(leaves) if images else [Single(layer) for layer in leaves]
 
 
 def _arrange(layers: Sequence[Layer]) -> list[Step]:

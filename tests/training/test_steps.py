@@ -181,6 +181,16 @@ def test_backward_may_be_called_again(rng):
         assert_array_equal(gradient, gradients[name])
 
 
+def test_one_image_without_its_batch_axis(rng):
+    model = Sequential(images_network("NCHW", rng, np.float64))
+    x = images(rng, "NCHW", np.float64, 1)
+    y = model(x)
+    dy = rng.standard_normal(y.shape)
+    dx = model.backward(dy)
+    assert_close(model(x[0]), y[0])
+    assert_close(model.backward(dy[0]), dx[0])
+
+
 def test_other_batch_sizes_in_turn(rng):
     model = Sequential(plain_network("NCHW", rng, np.float64))
     sizes = [16, 3, 16, 0, 5, 16]
