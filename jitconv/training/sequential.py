@@ -9,9 +9,19 @@ import numpy as np
 
 from .. import validate, workspace
 from ..layers.base import Array, Layer
+from ..workspace import Arena
 from . import checks
 from .steps import Step, steps_of
 from .summary import summary
+
+
+def _memory(step: Step, following: Step | None, arena: Arena, outer: Arena | None) -> Arena | None:
+    """Return where a step's result may lie: nobody knows what other layers do with arrays, their own or given ones."""
+    if not step.known:
+        return None
+    if following is None:
+        return outer  # the caller's
+    return arena if following.known else None
 
 
 class Sequential(Layer):
@@ -65,9 +75,7 @@ class Sequential(Layer):
         arena.reset()
         given = x
         for step, following in itertools.zip_longest(steps, steps[1:]):
-            # Nobody knows what other layers do with an array; the last one is the caller's.
-            memory = outer if following is None else arena if following.known else None
-            with workspace.reusing(memory):
+            with workspace.reusing(_memory(step, following, arena, outer)):
                 before, x = x, step.forward(x)
             if observe is not None:
                 observe(step, before, x)
@@ -84,8 +92,8 @@ class Sequential(Layer):
             if gradient is None or (index < first and not self.needs_input_gradient):
                 return None
             steps[index].need_input_gradient(self.needs_input_gradient or index > first)
-            memory = outer if index == 0 else arena if steps[index - 1].known else None
-            with workspace.reusing(memory):
+            following = steps[index - 1] if index else None
+            with workspace.reusing(_memory(steps[index], following, arena, outer)):
                 before, gradient = gradient, steps[index].backward(gradient)
             if gradient is None or not np.may_share_memory(before, gradient):
                 arena.release(before)

@@ -23,6 +23,7 @@ from jitconv.layers import (
     MaxPool2d,
     ReLU,
 )
+from jitconv.pointwise import relu
 from jitconv.training import Sequential
 from jitconv.training.steps import Rectified, Relayout, Single, steps_of
 
@@ -35,12 +36,12 @@ class Doubled(Layer):
         self.seen = []
 
     def forward(self, x):
-        self.seen.append(x)
         self._saved = ()
+        self.seen += [x, relu(x)]
         return 2 * x
 
     def backward(self, dy):
-        self.seen.append(dy)
+        self.seen += [dy, relu(dy)]
         return 2 * dy
 
 
