@@ -207,7 +207,7 @@ def max_pool2d_backward(
         )
     else:
         run = max_pooling_backward.max_pool_backward_nchw if planes else max_pooling_backward.max_pool_backward_nhwc
-        scratch = workspace.scratch(8 * parts * (image.h if planes else image.w) * RUN_FIELDS, "pool")
+        scratch = workspace.scratch(8 * parts * (image.h if planes else image.w) * RUN_FIELDS, "strips")
         run(dy.dtype, parts, dy, argmax, dx, bad, scratch, _streams(dx), *counts, *pooling.window)
     validate.argmax_entries(int(bad.sum()), "argmax", "max_pool2d_with_argmax")
     return dx[0] if single else dx
@@ -292,7 +292,7 @@ def avg_pool2d_backward(
     validate.fits_in_memory(image.shape(layout), dy.dtype, "dx")
     dx = workspace.result(image.shape(layout), dy.dtype)
     parts, size = pooling.threads, average_pooling.scratch_bytes(pooling.window, dy.itemsize)
-    scratch = workspace.scratch(parts * size, "pool")
+    scratch = workspace.scratch(parts * size, "strips")
     planes, counts = by_planes(image, layout), image_counts(image, layout)
     run = average_pooling.avg_pool_backward_nchw if planes else average_pooling.avg_pool_backward_nhwc
     run(dy.dtype, parts, dy, dx, scratch, size, _streams(dx), *counts, *pooling.window)

@@ -148,6 +148,24 @@ def first_of(typingctx, address, count, value, like):
     return types.intp(types.intp, types.intp, like.dtype, like), codegen
 
 
+def _over_channels(builder, lanes, count, channels, use):
+    """Emit `use(vector, pixels, mask)` for each vector of channels, of PIXELS pixels if that is `count`, or of one."""
+    whole = builder.sdiv(channels, i64(lanes.lanes))
+
+    def emit(pixels):
+        with rolled(builder, whole) as vector:
+            use(vector.index, pixels, None)
+        done = builder.mul(whole, i64(lanes.lanes))
+        with builder.if_then(builder.icmp_signed("<", done, channels)):
+            use(whole, pixels, lanes.inside(lanes.columns(done, i64(1)), channels))
+
+    with builder.if_else(builder.icmp_signed("==", count, i64(PIXELS))) as (several, one):
+        with several:
+            emit(PIXELS)
+        with one:
+            emit(1)
+
+
 @intrinsic
 def add_pixels(typingctx, x, pitch, count, channels, sums, like):
     """Add PIXELS pixels that lie `pitch` bytes apart, or one, to the float64 sums of their channels, whole vectors."""
@@ -157,7 +175,6 @@ def add_pixels(typingctx, x, pitch, count, channels, sums, like):
         lanes = Lanes(builder, signature.args[-1])
         x, sums = place(builder, x), place(builder, sums)
         kind = ir.VectorType(DOUBLE, VECTOR_BYTES // 8)
-        whole = builder.sdiv(channels, i64(lanes.lanes))
 
         def add(vector, pixels, mask):
             start = at(builder, x, builder.mul(vector, i64(lanes.bytes)))
@@ -173,18 +190,7 @@ def add_pixels(typingctx, x, pitch, count, channels, sums, like):
                 slot = builder.bitcast(at(builder, to, number * VECTOR_BYTES), kind.as_pointer())
                 builder.store(builder.fadd(builder.load(slot, align=8), part), slot, align=8)
 
-        def emit(pixels):
-            with rolled(builder, whole) as vector:
-                add(vector.index, pixels, None)
-            done = builder.mul(whole, i64(lanes.lanes))
-            with builder.if_then(builder.icmp_signed("<", done, channels)):
-                add(whole, pixels, lanes.inside(lanes.columns(done, i64(1)), channels))
-
-        with builder.if_else(builder.icmp_signed("==", count, i64(PIXELS))) as (several, one):
-            with several:
-                emit(PIXELS)
-            with one:
-                emit(1)
+        _over_channels(builder, lanes, count, channels, add)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 5, like), codegen
@@ -202,7 +208,6 @@ def challenge_pixels(typingctx, x, pitch, number, count, channels, best, found, 
         x, pitch, number, count, channels, best, found, _ = args
         lanes = Lanes(builder, signature.args[-1], types.CPointer(types.uint64))
         x, best, found = (place(builder, address) for address in (x, best, found))
-        whole = builder.sdiv(channels, i64(lanes.lanes))
 
         def challenge(vector, pixels, mask):
             offset = builder.mul(vector, i64(lanes.bytes))
@@ -215,18 +220,7 @@ def challenge_pixels(typingctx, x, pitch, number, count, channels, best, found, 
             lanes.store(state[0], at(builder, best, offset))
             builder.store(state[1], places, align=lanes.itemsize)
 
-        def emit(pixels):
-            with rolled(builder, whole) as vector:
-                challenge(vector.index, pixels, None)
-            done = builder.mul(whole, i64(lanes.lanes))
-            with builder.if_then(builder.icmp_signed("<", done, channels)):
-                challenge(whole, pixels, lanes.inside(lanes.columns(done, i64(1)), channels))
-
-        with builder.if_else(builder.icmp_signed("==", count, i64(PIXELS))) as (several, one):
-            with several:
-                emit(PIXELS)
-            with one:
-                emit(1)
+        _over_channels(builder, lanes, count, channels, challenge)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 7, like), codegen

@@ -159,6 +159,18 @@ class Lanes(Vector):
                 self._call("store", kind, ir.VoidType(), [taps, cast, ir.Constant(I32, size), mask])
 
 
+def emit_masked(builder, kind, inside, emit):
+    """Emit `emit(kind, masked)`: with masks or, where `inside` is not zero and they cost, without."""
+    if MASKS_ARE_FREE or kind.step == 0:
+        emit(kind, True)
+        return
+    with builder.if_else(builder.icmp_signed("!=", inside, i64(0))) as (then, otherwise):
+        with then:
+            emit(kind, False)
+        with otherwise:
+            emit(kind, True)
+
+
 def place(builder, address):
     """Return an int64 as a pointer to bytes."""
     return builder.inttoptr(address, POINTER)

@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .pool_lanes import MASKS_ARE_FREE, MINUS_INF, Lanes, place, rolled, times
+from .pool_lanes import MINUS_INF, Lanes, emit_masked, place, rolled, times
 from .simd import POINTER, at, i64
 
 
@@ -254,14 +254,7 @@ def _emit_kinds(builder, lanes, kinds, arguments, largest):
         block = builder.append_basic_block(f"tile{number}")
         choose.add_case(i64(number), block)
         builder.position_at_end(block)
-        if MASKS_ARE_FREE or kind.step == 0:
-            tile.emit(kind, True)
-        else:
-            with builder.if_else(builder.icmp_signed("!=", arguments.inside, i64(0))) as (then, otherwise):
-                with then:
-                    tile.emit(kind, False)
-                with otherwise:
-                    tile.emit(kind, True)
+        emit_masked(builder, kind, arguments.inside, tile.emit)
         builder.branch(end)
     builder.position_at_end(end)
 

@@ -16,7 +16,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import step
-from .simd import I8, I32, POINTER, Vector, at, i64, load_i64, zero_bytes
+from .pool_lanes import Lanes
+from .simd import I1, I8, POINTER, at, i64, load_i64, zero_bytes
 
 # How a gradient is read: as it lies; where y is not zero; behind a pooling.
 PLAIN, MASKED, POOLED = range(3)
@@ -27,39 +28,8 @@ DY, Y, ARGMAX, POOLED_H, POOLED_W = range(5)
 FIELDS = 5
 
 
-class _Bytes:
-    """Emits operations on as many bytes as a vector has lanes."""
-
-    def __init__(self, builder, vector):
-        self.builder, self.vector = builder, vector
-        self.type = ir.VectorType(I8, vector.lanes)
-        self.zero = ir.Constant(self.type, [0] * vector.lanes)
-
-    def splat(self, value):
-        first = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), value, ir.Constant(I32, 0))
-        lanes = ir.Constant(ir.VectorType(I32, self.vector.lanes), [0] * self.vector.lanes)
-        return self.builder.shuffle_vector(first, ir.Constant(self.type, ir.Undefined), lanes)
-
-    def constant(self, value):
-        return ir.Constant(self.type, [value] * self.vector.lanes)
-
-    def _masked(self, name, result, arguments):
-        signature = ir.FunctionType(result, [argument.type for argument in arguments])
-        name = f"llvm.masked.{name}.v{self.vector.lanes}i8.p0"
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, signature, name), arguments)
-
-    def load(self, pointer, mask=None):
-        cast = self.builder.bitcast(pointer, self.type.as_pointer())
-        if mask is None:
-            return self.builder.load(cast, align=1)
-        return self._masked("load", self.type, [cast, ir.Constant(I32, 1), mask, self.zero])
-
-    def store(self, value, pointer, mask=None):
-        cast = self.builder.bitcast(pointer, self.type.as_pointer())
-        if mask is None:
-            self.builder.store(value, cast, align=1)
-        else:
-            self._masked("store", ir.VoidType(), [value, cast, ir.Constant(I32, 1), mask])
+def _lanes(builder, array_type):
+    return Lanes(builder, array_type, types.CPointer(types.uint8))
 
 
 def _over_vectors(builder, vector, count, emit):
@@ -77,10 +47,6 @@ def _element(builder, vector, base, index):
     return at(builder, base, builder.mul(index, i64(vector.itemsize)))
 
 
-def _read(vector, pointer, mask):
-    return vector.load(pointer) if mask is None else vector.load_masked(pointer, mask)
-
-
 def _write(vector, value, pointer, mask):
     if mask is None:
         vector.store(value, pointer)
@@ -93,11 +59,11 @@ def _copy_masked(typingctx, target, dy, y, count, like):
     """Copy `count` elements of dy where y is above zero or NaN; zeros elsewhere."""
 
     def codegen(context, builder, signature, args):
-        vector = Vector(builder, signature.args[-1])
+        vector = _lanes(builder, signature.args[-1])
         target, dy, y = (builder.inttoptr(address, POINTER) for address in args[:3])
 
         def emit(first, mask):
-            value, output = (_read(vector, _element(builder, vector, base, first), mask) for base in (dy, y))
+            value, output = (vector.read(_element(builder, vector, base, first), mask, 0.0) for base in (dy, y))
             passed = builder.fcmp_unordered(">", output, vector.zero)
             kept = builder.select(passed, value, vector.zero)
             _write(vector, kept, _element(builder, vector, target, first), mask)
@@ -113,14 +79,13 @@ def _copy_pooled(typingctx, target, dy, y, argmax, tap, count, like):
     """As `_copy_masked`, and only where the byte of argmax is `tap`."""
 
     def codegen(context, builder, signature, args):
-        vector = Vector(builder, signature.args[-1])
-        small = _Bytes(builder, vector)
+        vector = _lanes(builder, signature.args[-1])
         target, dy, y, argmax = (builder.inttoptr(address, POINTER) for address in args[:4])
-        tap = small.splat(builder.trunc(args[4], I8))
+        tap = vector.splat(args[4], ir.VectorType(I8, vector.lanes))
 
         def emit(first, mask):
-            value, output = (_read(vector, _element(builder, vector, base, first), mask) for base in (dy, y))
-            taken = builder.icmp_unsigned("==", small.load(at(builder, argmax, first), mask), tap)
+            value, output = (vector.read(_element(builder, vector, base, first), mask, 0.0) for base in (dy, y))
+            taken = builder.icmp_unsigned("==", vector.read_entries(at(builder, argmax, first), mask), tap)
             passed = builder.and_(taken, builder.fcmp_unordered(">", output, vector.zero))
             kept = builder.select(passed, value, vector.zero)
             _write(vector, kept, _element(builder, vector, target, first), mask)
@@ -136,19 +101,20 @@ def _copy_square(typingctx, target, row_pitch, pixel_pitch, dy, y, argmax, count
     """As `_copy_pooled`, to all four pixels of a square: dy, y and argmax are read once."""
 
     def codegen(context, builder, signature, args):
-        vector = Vector(builder, signature.args[-1])
-        small = _Bytes(builder, vector)
+        vector = _lanes(builder, signature.args[-1])
         target, dy, y, argmax = (builder.inttoptr(args[place], POINTER) for place in (0, 3, 4, 5))
         row_pitch, pixel_pitch = args[1], args[2]
         taps = [target, at(builder, target, pixel_pitch), at(builder, target, row_pitch)]
         taps.append(at(builder, taps[2], pixel_pitch))
 
         def emit(first, mask):
-            value, output = (_read(vector, _element(builder, vector, base, first), mask) for base in (dy, y))
+            value, output = (vector.read(_element(builder, vector, base, first), mask, 0.0) for base in (dy, y))
             passed = builder.select(builder.fcmp_unordered(">", output, vector.zero), value, vector.zero)
-            taken = small.load(at(builder, argmax, first), mask)
+            taken = vector.read_entries(at(builder, argmax, first), mask)
             for tap, base in enumerate(taps):
-                kept = builder.select(builder.icmp_unsigned("==", taken, small.constant(tap)), passed, vector.zero)
+                kept = builder.select(
+                    builder.icmp_unsigned("==", taken, vector.splat(tap, taken.type)), passed, vector.zero
+                )
                 _write(vector, kept, _element(builder, vector, base, first), mask)
 
         _over_vectors(builder, vector, args[6], emit)
@@ -162,24 +128,20 @@ def _take_largest(typingctx, source, row_pitch, pixel_pitch, y, argmax, count, l
     """Store the largest of a square of pixels, `count` channels of each, and which it is; the first of equal ones."""
 
     def codegen(context, builder, signature, args):
-        vector = Vector(builder, signature.args[-1])
-        small = _Bytes(builder, vector)
+        vector = _lanes(builder, signature.args[-1])
         source, y, argmax = (builder.inttoptr(args[place], POINTER) for place in (0, 3, 4))
         row_pitch, pixel_pitch = args[1], args[2]
         taps = [source, at(builder, source, pixel_pitch), at(builder, source, row_pitch)]
         taps.append(at(builder, taps[2], pixel_pitch))
 
         def emit(first, mask):
-            values = [_read(vector, _element(builder, vector, base, first), mask) for base in taps]
-            best, index = values[0], small.zero
+            values = [vector.read(_element(builder, vector, base, first), mask, 0.0) for base in taps]
+            state = values[0], vector.splat(0, vector.taps)
             for tap in (1, 2, 3):
-                # It wins if it is larger, or the first NaN: best is a number and value is not at most best.
-                wins = builder.fcmp_unordered(">", values[tap], best)
-                wins = builder.and_(wins, builder.fcmp_ordered("ord", best, best))
-                best = builder.select(wins, values[tap], best)
-                index = builder.select(wins, small.constant(tap), index)
-            _write(vector, best, _element(builder, vector, y, first), mask)
-            small.store(index, at(builder, argmax, first), mask)
+                state = vector.challenge(state, values[tap], vector.splat(tap, vector.taps))
+            _write(vector, state[0], _element(builder, vector, y, first), mask)
+            whole, some = ir.Constant(I1, mask is None), vector.first_lanes(i64(vector.lanes)) if mask is None else mask
+            vector.write_entries(state[1], at(builder, argmax, first), whole, some)
 
         _over_vectors(builder, vector, args[5], emit)
         return context.get_dummy_value()
