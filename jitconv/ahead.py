@@ -38,7 +38,7 @@ _SECONDS = {
     "max_pooling.argmax_pool_nchw": 3.1,
     "max_pooling.wide_argmax_pool_nchw": 2.9,
     "max_pooling.max_pool_nchw": 2.7,
-    "depthwise.depthwise_nchw": 2.3,
+    "depthwise.groups_of_16_nchw": 2.5,
     "max_pooling_backward.max_pool_backward_nchw": 2.2,
     "max_pooling.argmax_pool_nhwc": 2.2,
     "planes.planes": 1.9,

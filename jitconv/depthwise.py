@@ -1,4 +1,4 @@
-"""Depthwise convolution: one kernel for each channel.  What it is, how it is cut, and the numbers its kernels read."""
+"""Depthwise convolution and that of narrow groups: how it is cut, and the numbers its kernels read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import workspace
 from .cost import UNITS, PassPlan
 from .kept import KeptWeights
 from .kernels import depthwise, depthwise_weights
-from .kernels.depthwise import PIXELS, TILES
+from .kernels.depthwise import PIXELS, WIDTHS
 from .kernels.simd import VECTOR_BYTES
 from .kernels.tail import PLAIN
 from .problem import ConvProblem, Line, backward_lines, forward_lines
@@ -29,16 +29,25 @@ ROWS_BYTES = 24 * 1024
 FAR_BYTES = 6 * 1024 * 1024
 # Bytes of a strip that is transposed in scratch.
 STRIP_BYTES = 192 * 1024
+# Bytes of sums of all chunks that one thread adds up in less time than a launch takes.
+ALONE_BYTES = 128 * 1024
 # Shorter runs of vectors than this are not worth a block: what reads ahead follows whole rows better.
 SHORT_RUN = 8
 
 
+def narrow(groups: int, in_channels: int, out_channels: int, itemsize: int) -> bool:
+    """Whether groups have the same few channels in and out: a vector of channels holds whole groups."""
+    width = in_channels // groups
+    few = width in WIDTHS and width * itemsize <= VECTOR_BYTES
+    return few and in_channels == out_channels and (groups > 1 or width == 1)
+
+
 def runs(p: ConvProblem, algorithm: str) -> bool:
-    """Whether these kernels are what direct means for a problem: every channel has one kernel of its own.
+    """Whether these kernels are what direct means for a problem.
 
     They read and write their arrays in place, and so take nothing else along.
     """
-    return algorithm == "direct" and p.groups == p.c == p.f and p.tail == PLAIN
+    return algorithm == "direct" and narrow(p.groups, p.c, p.f, p.itemsize) and p.tail == PLAIN
 
 
 class Sums(NamedTuple):
@@ -51,20 +60,36 @@ class Sums(NamedTuple):
     out_stride: Pair
     rows: tuple[Line, ...]
     cols: tuple[Line, ...]
+    swapped: bool  # whether the weights of a group are (source's channel, target's)
 
     @classmethod
     def forward(cls, p: ConvProblem) -> Sums:
         """Return the forward pass."""
         rows = forward_lines(p.output.h, p.kernel[0], p.padding[0][0], p.dilation[0])
         cols = forward_lines(p.output.w, p.kernel[1], p.padding[1][0], p.dilation[1])
-        return cls(p, Activation(p.n, p.c, p.h, p.w), p.output, p.stride, (1, 1), tuple(rows), tuple(cols))
+        return cls(p, Activation(p.n, p.c, p.h, p.w), p.output, p.stride, (1, 1), tuple(rows), tuple(cols), False)
 
     @classmethod
     def backward_data(cls, p: ConvProblem) -> Sums:
         """Return the gradient of the input, which is also the transposed convolution."""
         rows = backward_lines(p.h, p.kernel[0], p.stride[0], p.padding[0][0], p.dilation[0])
         cols = backward_lines(p.w, p.kernel[1], p.stride[1], p.padding[1][0], p.dilation[1])
-        return cls(p, p.output, Activation(p.n, p.c, p.h, p.w), (1, 1), p.stride, tuple(rows), tuple(cols))
+        return cls(p, p.output, Activation(p.n, p.c, p.h, p.w), (1, 1), p.stride, tuple(rows), tuple(cols), True)
+
+    @property
+    def width(self) -> int:
+        """Channels of a group."""
+        return self.problem.c // self.problem.groups
+
+    @property
+    def tap_bytes(self) -> int:
+        """Bytes of a tap's weights, or of their sums, for a vector of channels."""
+        return self.width * VECTOR_BYTES
+
+    @property
+    def packed_vector(self) -> int:
+        """Bytes of the bias and the weights, or of their sums, for a vector of channels."""
+        return VECTOR_BYTES + self.problem.kernel[0] * self.problem.kernel[1] * self.tap_bytes
 
     @property
     def vectors(self) -> int:
@@ -158,12 +183,12 @@ def _tiles(pixels: int) -> list[tuple[int, int]]:
 
 def _segments(each: Sums) -> list[list[int]]:
     """Return the table of segments, in bytes."""
-    pixel = each.pixel
+    pixel, tiles = each.pixel, depthwise.tiles(each.width)
     stride, table = each.in_stride[1], []
     for offset, line in enumerate(each.cols):
         source, step, tap, tap_step = _taps(line)
         shape = (len(line.taps), stride) if step == 1 else (0, 0)
-        tile = TILES.index(shape) if shape in TILES else 0
+        tile = tiles.index(shape) if shape in tiles else 0
         inside_of = functools.partial(_inside, line, in_stride=stride, size=each.source.w)
         runs = itertools.groupby(range(line.pixels), inside_of)
         for inside, run in runs:
@@ -175,10 +200,10 @@ def _segments(each: Sums) -> list[list[int]]:
                         (tile if whole else 0) * len(PIXELS) + place,
                         ((first + index) * stride + source + inside.start * step) * pixel,
                         ((first + index) * each.out_stride[1] + offset) * pixel,
-                        (1 + tap + inside.start * tap_step) * VECTOR_BYTES,
+                        VECTOR_BYTES + (tap + inside.start * tap_step) * each.tap_bytes,
                         len(inside),
                         step * pixel,
-                        tap_step * VECTOR_BYTES,
+                        tap_step * each.tap_bytes,
                     ]
                 )
     return table
@@ -209,7 +234,8 @@ def plan_sums(each: Sums, n_threads: int) -> tuple[float, PassPlan]:
 
 def _reason(each: Sums) -> str:
     words = "strips of a vector of channels transposed" if each.transposed else "input read in place"
-    return f"depthwise: lanes are channels, {words}"
+    name = "depthwise" if each.width == 1 else f"groups of {each.width} channels"
+    return f"{name}: lanes are channels, {words}"
 
 
 class _Places(NamedTuple):
@@ -228,8 +254,7 @@ class _Places(NamedTuple):
 
 
 def _packed_bytes(each: Sums) -> int:
-    area = each.problem.kernel[0] * each.problem.kernel[1]
-    return -(-each.vectors // each.blocks) * (1 + area) * VECTOR_BYTES
+    return -(-each.vectors // each.blocks) * each.packed_vector
 
 
 class SumsCall(NamedTuple):
@@ -240,12 +265,13 @@ class SumsCall(NamedTuple):
     scratch: int  # bytes, all threads
     threads: int
     transposed: bool
+    width: int
 
     @classmethod
     def of(cls, each: Sums, plan: PassPlan, relu: bool) -> SumsCall:
         """Return the call of a plan."""
         p, source, target = each.problem, each.source, each.target
-        pixel, w_row = each.pixel, p.kernel[1] * VECTOR_BYTES
+        pixel, w_row = each.pixel, p.kernel[1] * each.tap_bytes
         segments, places = _segments(each), _Places.of(each, _packed_bytes(each))
         tables = Tables(0)
         tables.add(np.array(_row_table(each)) * (source.w * pixel, 1, w_row))
@@ -256,18 +282,19 @@ class SumsCall(NamedTuple):
                 "n": source.n, "c": source.c, "h": source.h, "w": source.w, "oh": target.h, "ow": target.w,
                 "area": p.kernel[0] * p.kernel[1], "relu": int(relu), "blocks": each.blocks, "far": int(each.far),
                 "segments": len(segments), "segments_at": tables.add(segments),
+                "masked": depthwise.masked_from(each.width), "swapped": int(each.swapped),
                 "row_step": step * source.w * pixel, "w_row": tap_step * w_row,
                 "x_pitch": each.in_stride[1] * pixel, "y_pitch": each.out_stride[1] * pixel,
                 "rows": each.strip_rows, "x_at": places.source, "y_at": places.target,
                 "in_stride": each.in_stride[0], "out_stride": each.out_stride[0], "scratch": places.size,
             },
         )  # fmt: skip
-        return cls(geometry, tables.array(), plan.threads * places.size, plan.threads, each.transposed)
+        return cls(geometry, tables.array(), plan.threads * places.size, plan.threads, each.transposed, each.width)
 
     def run(self, source: Array, w: Array, b: Array | None, target: Array, kept: KeptWeights | None = None) -> None:
         """Overwrite `target`."""
         own = workspace.scratch(self.scratch, "strips")
-        kernel = depthwise.depthwise_nchw if self.transposed else depthwise.depthwise_nhwc
+        kernel = depthwise.GROUPS[self.width][self.transposed]
         kernel(w.dtype, self.threads, source, w, 0 if b is None else b, target, self.geometry, self.tables, own)
 
 
@@ -280,7 +307,7 @@ def _weight_segments(each: Sums) -> list[list[int]]:
     whole = [len(taps) == len(line.taps) for taps in inside]
     first, past = (whole.index(True), whole.index(True) + sum(whole)) if any(whole) else (0, 0)
     shape = (len(line.taps), stride) if step == 1 else (0, 0)
-    kinds = depthwise_weights.TILES
+    kinds = depthwise_weights.tiles(each.width)
     found = [kind for kind, (columns, by, *_) in enumerate(kinds) if (columns, by) == shape]
     runs = [(found[0], range(first, past), 0)] if found and first < past else []
     # What is left: single pixels take taps side by side, longer runs one tap at a time.
@@ -301,10 +328,10 @@ def _weight_segments(each: Sums) -> list[list[int]]:
                 runs.append((0, range(pixels[0], pixels[-1] + 1), tap))
     return [
         [
-            kind,
+            1 + kind,
             (run.start * stride + source + tap * step) * pixel,
             run.start * pixel,
-            (1 + tap) * VECTOR_BYTES,
+            VECTOR_BYTES + tap * each.tap_bytes,
             len(run),
         ]
         for kind, run, tap in runs
@@ -328,7 +355,6 @@ def plan_weights(p: ConvProblem, n_threads: int) -> tuple[float, PassPlan]:
     chunks, blocks = _weight_cut(each)
     used = max(1, min(n_threads, chunks * blocks))
     lanes = VECTOR_BYTES // p.itemsize
-    area = p.kernel[0] * p.kernel[1]
     plan = PassPlan(
         algorithm="direct",
         tile=f"{p.kernel[1]}x{lanes}",
@@ -340,7 +366,7 @@ def plan_weights(p: ConvProblem, n_threads: int) -> tuple[float, PassPlan]:
         block_channels=-(-each.vectors // blocks) * lanes,
         chunks=chunks,
         threads=used,
-        workspace=chunks * each.vectors * (1 + area) * VECTOR_BYTES + used * _Places.of(each, _ones_bytes(each)).size,
+        workspace=chunks * each.vectors * each.packed_vector + used * _Places.of(each, _ones_bytes(each)).size,
         reason=_reason(each),
     )
     return p.flops / (2 * lanes * used), plan
@@ -355,13 +381,14 @@ class DepthwiseWeightsCall(NamedTuple):
     scratch: int  # bytes, all threads
     threads: int
     transposed: bool
+    width: int
 
     @classmethod
     def of(cls, p: ConvProblem, plan: PassPlan, bias: bool) -> DepthwiseWeightsCall:
         """Return the call of a plan."""
         each = Sums.forward(p)
-        out, pixel, w_row = p.output, each.pixel, p.kernel[1] * VECTOR_BYTES
-        sums = each.vectors * (1 + p.kernel[0] * p.kernel[1]) * VECTOR_BYTES
+        out, pixel, w_row = p.output, each.pixel, p.kernel[1] * each.tap_bytes
+        sums = each.vectors * each.packed_vector
         places = _Places.of(each, _ones_bytes(each))
         segments = _weight_segments(each)
         tables = Tables(0)
@@ -370,22 +397,24 @@ class DepthwiseWeightsCall(NamedTuple):
             depthwise_weights.GEOMETRY,
             {
                 "n": p.n, "c": p.c, "h": p.h, "w": p.w, "oh": out.h, "ow": out.w, "area": p.kernel[0] * p.kernel[1],
-                "chunks": plan.chunks, "blocks": plan.parts,
+                "chunks": plan.chunks, "blocks": plan.parts, "width": each.width,
                 "segments": len(segments), "segments_at": tables.add(segments),
+                "masked": depthwise_weights.masked_from(each.width),
                 "row_step": p.dilation[0] * p.w * pixel, "w_row": w_row, "x_pitch": p.stride[1] * pixel,
                 "bias": int(bias), "far": int(each.far), "sums_bytes": sums, "ones_bytes": _ones_bytes(each),
                 "pixel": pixel, "stride": p.stride[0], "rows": each.strip_rows,
                 "x_at": places.source, "dy_at": places.target, "scratch": places.size,
             },
         )  # fmt: skip
+        scratch = plan.threads * places.size
         return cls(
-            geometry, tables.array(), plan.chunks * sums, plan.threads * places.size, plan.threads, each.transposed
+            geometry, tables.array(), plan.chunks * sums, scratch, plan.threads, each.transposed, each.width
         )
 
     def run(self, x: Array, dy: Array, dw: Array, db: Array) -> None:
         """Overwrite `dw` and, if the call was made with a bias, `db`."""
         sums, ones = workspace.scratch(self.sums, "sums"), workspace.scratch(self.scratch, "strips")
-        names = depthwise_weights
-        kernel = names.depthwise_weights_nchw if self.transposed else names.depthwise_weights_nhwc
+        kernel = depthwise_weights.GROUPS[self.width][self.transposed]
         kernel(x.dtype, self.threads, x, dy, self.geometry, self.tables, sums, ones)
-        depthwise_weights.reduce_depthwise(x.dtype, 1, self.geometry, sums, dw, db)
+        alone = self.sums <= ALONE_BYTES
+        depthwise_weights.reduce_depthwise(x.dtype, 1 if alone else self.threads, self.geometry, sums, dw, db)

@@ -30,7 +30,8 @@ def serves(p: ConvProblem) -> bool:
     """Return whether these kernels are the fastest for a depthwise convolution: 3x3 of stride 1 in NCHW, full rows."""
     lanes = VECTOR_BYTES // p.itemsize
     full = all(width >= FILLED * lanes * -(-width // lanes) for width in (p.w, p.output.w))
-    return p.layout == "NCHW" and p.stride == p.dilation == (1, 1) and p.kernel == (SIDE, SIDE) and full
+    alike = p.groups == p.c and p.stride == p.dilation == (1, 1) and p.kernel == (SIDE, SIDE)
+    return p.layout == "NCHW" and alike and full
 
 
 def serves_weights(p: ConvProblem) -> bool:

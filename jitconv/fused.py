@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geometry, plan, shapes, validate, workspace
+from . import depthwise, geometry, plan, shapes, validate, workspace
 from .kept import KeptWeights
 from .kernels import tail
 from .kernels.tail import MASKED, PLAIN, POOLED
@@ -33,9 +33,9 @@ class Options(NamedTuple):
     algorithm: str
 
 
-def serves(options: Options, in_channels: int, out_channels: int) -> bool:
-    """Return whether a convolution gains by taking ReLU and pooling along: depthwise has faster kernels without."""
-    return not options.groups == in_channels == out_channels
+def serves(options: Options, in_channels: int, out_channels: int, itemsize: int) -> bool:
+    """Return whether a convolution gains by taking ReLU and pooling along: narrow groups have faster kernels without."""
+    return not depthwise.narrow(options.groups, in_channels, out_channels, itemsize)
 
 
 @functools.lru_cache(maxsize=512)

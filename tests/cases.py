@@ -189,6 +189,16 @@ GEOMETRY = [
     ConvCase("depthwise 7x7, no bias", 1, 20, 9, 12, 20, (7, 7), padding=3, groups=20, bias=False),
     ConvCase("depthwise with multiplier", 2, 5, 7, 8, 15, padding=1, groups=5),
     ConvCase("depthwise 5x5, one channel", 1, 1, 9, 9, 1, (5, 5), groups=1),
+    ConvCase("groups of 2 channels", 2, 38, 9, 17, 38, padding=1, groups=19),
+    ConvCase("groups of 2 channels, 5x5", 2, 12, 9, 19, 12, (5, 5), padding=2, groups=6, bias=False),
+    ConvCase("groups of 4 channels", 2, 36, 8, 20, 36, padding=1, groups=9),
+    ConvCase("groups of 4 channels, stride 2", 3, 20, 15, 17, 20, stride=2, padding=1, groups=5),
+    ConvCase("groups of 4 channels, uneven", 2, 24, 9, 8, 24, (4, 2), (3, 1), ((2, 0), (1, 3)), (1, 2), groups=6),
+    ConvCase("groups of 4 channels, 5x5", 1, 12, 9, 30, 12, (5, 5), padding=2, groups=3),
+    ConvCase("groups of 8 channels", 2, 24, 6, 19, 24, padding=1, groups=3),
+    ConvCase("groups of 8 channels, stride 2", 2, 104, 9, 15, 104, stride=2, padding=1, groups=13),
+    ConvCase("groups of 16 channels", 2, 48, 7, 14, 48, padding=1, groups=3),
+    ConvCase("groups of 16 channels, many", 1, 96, 5, 6, 96, padding=2, dilation=2, groups=6),
     ConvCase("groups of 1x1", 3, 32, 4, 4, 48, (1, 1), groups=4),
     ConvCase("batch 4 of 4x4", 4, 40, 4, 4, 34, padding=1),
     ConvCase("batch 5 of 7x7", 5, 24, 7, 7, 40, padding=1),
@@ -244,6 +254,8 @@ TRANSPOSED_CASES = [
     TransposedCase("depthwise, stride 3", 2, 17, 4, 5, 17, stride=(3, 2), padding=1, output_padding=1, groups=17),
     TransposedCase("depthwise, stride beyond the kernel", 1, 18, 3, 4, 18, (2, 1), stride=3, groups=18),
     TransposedCase("depthwise, padding", 2, 33, 6, 17, 33, padding=1, groups=33),
+    TransposedCase("groups of 4 channels", 2, 20, 5, 6, 20, (4, 4), stride=2, padding=1, groups=5),
+    TransposedCase("groups of 8 channels", 2, 24, 7, 13, 24, padding=1, groups=3),
     TransposedCase("depthwise with multiplier", 2, 5, 7, 8, 15, padding=1, groups=5),
     TransposedCase("17 to 65 channels", 2, 17, 5, 6, 65),
     TransposedCase("64 to 33 channels", 1, 64, 5, 6, 33, stride=2),
@@ -306,9 +318,10 @@ def _one_or_two(values: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
 
 def _drawn_groups_and_channels(draw: st.DrawFn) -> tuple[int, int, int]:
     groups = draw(st.sampled_from((1, 1, 1, 2, 3, 8, 0)))
-    if groups == 0:  # depthwise
-        groups = draw(st.integers(1, 70))
-        return groups, groups, groups
+    if groups == 0:  # depthwise, and narrow groups
+        width = draw(st.sampled_from((1, 2, 4, 8, 16)))
+        groups = draw(st.integers(1, 70 // width))
+        return groups, groups * width, groups * width
     return groups, groups * draw(st.integers(1, 36 // groups)), groups * draw(st.integers(1, 70 // groups))
 
 

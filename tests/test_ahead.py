@@ -139,7 +139,7 @@ def test_warmup_is_of_all_kernels(wanted):
         ("NCHW", "planes.planes f", "batchnorm.moments_nhwc f"),
         ("NHWC", "batchnorm.moments_nhwc f", "batchnorm.moments_nchw f"),
         ("NHWC", "weights.correlate_weights f", "planes.planes f"),
-        ("NHWC", "depthwise.depthwise_nhwc f", "columns.im2col f"),
+        ("NHWC", "depthwise.groups_of_4_nhwc f", "columns.im2col f"),
     ],
 )
 def test_warmup_of_one_layout(wanted, chosen, there, gone):

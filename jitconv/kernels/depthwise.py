@@ -1,6 +1,8 @@
-"""Depthwise convolution in NHWC, forward and backward-data: every channel by itself, its lane a channel.
+"""Depthwise convolution and that of narrow groups, forward and backward-data: the lanes of a vector are channels.
 
-A tile is some neighbouring pixels of one output row and one vector of channels: the sums stay in registers while the
+A group is one channel (depthwise) or a power of two of them, at most a vector. A tap of a wider group is as many
+products as the group has channels: the group's first channel in all of its lanes times the weights from there, then the
+second. A tile is some neighbouring pixels of one output row and one vector of channels: the sums stay in registers while the
 taps go by. Border pixels are tiles of one pixel with the taps that lie inside the image, so that padding is neither
 copied nor multiplied. The sum of a pixel starts from the bias and takes the taps in the order in which they lie in the
 image, whatever its tile: who computes it changes no bit.
@@ -39,14 +41,16 @@ FIELDS = (
     "relu", "far",
     # NHWC: into how many blocks the vectors of channels are cut; a unit is a row of one image and one block
     "blocks",
-    # of the tables; the rows begin at 0
-    "segments", "segments_at",
+    # of the tables, of which the rows begin at 0; and the first tile of `_kinds` for a vector that is not whole
+    "segments", "segments_at", "masked",
     # bytes: from a row of taps to the next in the source and the weights, between pixels under one tap, and in y
     "row_step", "w_row", "x_pitch", "y_pitch",
     # NCHW: target rows of a strip, and where in scratch its pixels lie
     "rows", "x_at", "y_at",
     # vertical strides, in rows
     "in_stride", "out_stride",
+    # 1: the weights of a group are (target's channel, source's) in w; 0: the other way round
+    "swapped",
     # bytes of a thread's scratch
     "scratch",
 )  # fmt: skip
@@ -54,22 +58,62 @@ GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 _geometry = record_at(GEOMETRY)
 
 # Columns of the tables. A row: bytes from the image to the first source row, rows of taps, bytes to the first in the
-# weights. A segment: place among KINDS; bytes from the row to x, to y and to its first tap; columns of taps, and the
+# weights. A segment: place in `_kinds`; bytes from the row to x, to y and to its first tap; columns of taps, and the
 # bytes from one to the next in x and in the weights.
 ROW_COLUMNS, SEGMENT_COLUMNS = 3, 7
 
+# Channels of a group.
+WIDTHS = (1, 2, 4, 8, 16)
 # Pixels of a tile: sums, a row of weights and a pixel fit in the registers.
 PIXELS = (12, 6, 5, 2, 1) if REGISTERS == 32 else (8, 4, 2, 1)
 # (columns of the kernel, stride) for which a tile loads each pixel once and uses it for several sums; (0, 0) takes any,
 # and loads a pixel for each product.
 TILES = ((0, 0), (3, 1), (3, 2), (5, 1), (5, 2))
-# Every tile: (columns, stride, pixels, whether only some lanes of the vector exist), those of TILES first.
-KINDS = [(*tile, pixels, False) for tile in TILES for pixels in PIXELS] + [(0, 0, pixels, True) for pixels in PIXELS]
-MASKED = len(TILES) * len(PIXELS)
+# Weights that a tile holds in registers, of some of the group's channels under a row of taps; in so many parts at most.
+HELD, MOST_PARTS = REGISTERS * 3 // 8, 2
+# From this width on, the products of one pixel are a long chain: these vectors (or rows) are computed side by side.
+LONG_CHAIN, SIDE_BY_SIDE = 8, 4
 
 
-def _emit(builder, vector, kind, end, args):
+def tiles(width):
+    """Return those of TILES that exist for groups of a width."""
+    return tuple(tile for tile in TILES if tile[0] * width <= MOST_PARTS * HELD)
+
+
+def masked_from(width):
+    """Return the place of the first tile for a vector of which only some lanes exist."""
+    return len(tiles(width)) * len(PIXELS)
+
+
+def _kinds(width):
+    """Return every tile: (columns, stride, pixels, whether only some lanes exist), those of `tiles` first."""
+    whole = [(*tile, pixels, False) for tile in tiles(width) for pixels in PIXELS]
+    return whole + [(0, 0, pixels, True) for pixels in PIXELS]
+
+
+def _emit(builder, vector, width, kind, end, args):
     """Emit one tile at the builder's position, for vector after vector, and leave for the block `end`."""
+    if kind[2] == 1 and width >= LONG_CHAIN and not kind[3]:
+        count, *others = args
+        together = builder.and_(count, i64(-SIDE_BY_SIDE))
+        alone, after = builder.append_basic_block("alone"), builder.append_basic_block("after")
+        some = builder.append_basic_block("together")
+        builder.cbranch(builder.icmp_signed(">", together, i64(0)), some, after)
+        builder.position_at_end(some)
+        _emit_side_by_side(builder, vector, width, kind, SIDE_BY_SIDE, after, [together, *others])
+        builder.position_at_end(after)
+        builder.cbranch(builder.icmp_signed("<", together, count), alone, end)
+        builder.position_at_end(alone)
+        rest = [builder.sub(count, together), *others]
+        for pointer, by in ((4, 5), (9, 10), (14, 15)):
+            rest[pointer] = at(builder, rest[pointer], builder.mul(together, rest[by]))
+        _emit_side_by_side(builder, vector, width, kind, 1, end, rest)
+    else:
+        _emit_side_by_side(builder, vector, width, kind, 1, end, args)
+
+
+def _emit_side_by_side(builder, vector, width, kind, side, end, args):
+    """Emit one tile, for `side` vectors at a time."""
     columns, stride, pixels, masked = kind
     count, lanes, n_rows, n_cols, x0, x_step, row_step, col_step, x_pitch, w0, w_step, w_first, w_row, w_col, *rest = (
         args
@@ -83,17 +127,36 @@ def _emit(builder, vector, kind, end, args):
         made.add_incoming(value, block)
         return made
 
-    def read(pointer):
-        return vector.load_masked(pointer, mask) if masked else vector.load(pointer)
+    def read(pointer, channels):
+        """Return, for each of these channels of a group, that channel of the pixel in all lanes of its group."""
+        if width == vector.lanes:
+            return [vector.broadcast(at(builder, pointer, j * vector.itemsize)) for j in channels]
+        value = vector.load_masked(pointer, mask) if masked else vector.load(pointer)
+        return [vector.spread(value, width, j) for j in channels]
+
+    def weights_at(pointer, channels):
+        return [vector.load(at(builder, pointer, j * vector.bytes)) for j in channels]
+
+    def add(total, values, weights):
+        for value, weight in zip(values, weights, strict=True):
+            total = vector.fma(value, weight, total)
+        return total
 
     before = builder.block
     names = ("vector", "row", "tap", "row_end", "done", "relu", "store")
     block = {name: builder.append_basic_block(f"{name}{columns}_{stride}_{pixels}_{masked}") for name in names}
+    # Sums: those of the pixels of one vector, then those of the next.
+    places = [(one, pixel) for one in range(side) for pixel in range(pixels)]
+
+    def further(pointer, step, one):
+        return at(builder, pointer, builder.mul(step, i64(one))) if one else pointer
+
     builder.branch(block["vector"])
     builder.position_at_end(block["vector"])
     entry = block["vector"]
     done, x, y, start = phi(i64(0), before), phi(x0, before), phi(y0, before), phi(w0, before)
-    first, w = vector.load(start), at(builder, start, w_first)
+    first = [vector.load(further(start, w_step, one)) for one in range(side)]
+    w = at(builder, start, w_first)
     if columns:
         ahead, entry = builder.append_basic_block("ahead"), builder.append_basic_block("here")
         builder.cbranch(builder.icmp_signed("!=", far, i64(0)), ahead, entry)
@@ -110,16 +173,19 @@ def _emit(builder, vector, kind, end, args):
 
     builder.position_at_end(block["row"])
     i, x_row, w_at = phi(i64(0), entry), phi(x, entry), phi(w, entry)
-    at_row = [phi(first, entry) for _ in range(pixels)]
+    at_row = [phi(first[one], entry) for one, _ in places]
     if columns:
-        weights = [vector.load(at(builder, w_at, builder.mul(w_col, i64(j)))) for j in range(columns)]
         new = list(at_row)
-        for q in range((pixels - 1) * stride + columns):
-            value = vector.load(at(builder, x_row, builder.mul(col_step, i64(q))))
-            for j in range(columns):
-                pixel, rest = divmod(q - j, stride)
-                if rest == 0 and 0 <= pixel < pixels:
-                    new[pixel] = vector.fma(value, weights[j], new[pixel])
+        part = max(1, min(width, HELD // columns))
+        for channel in range(0, width, part):
+            channels = range(channel, min(width, channel + part))
+            weights = [weights_at(at(builder, w_at, builder.mul(w_col, i64(j))), channels) for j in range(columns)]
+            for q in range((pixels - 1) * stride + columns):
+                values = read(at(builder, x_row, builder.mul(col_step, i64(q))), channels)
+                for j in range(columns):
+                    pixel, rest = divmod(q - j, stride)
+                    if rest == 0 and 0 <= pixel < pixels:
+                        new[pixel] = add(new[pixel], values, weights[j])
         builder.branch(block["row_end"])
         builder.position_at_end(block["tap"])
         builder.unreachable()
@@ -128,11 +194,12 @@ def _emit(builder, vector, kind, end, args):
         builder.position_at_end(block["tap"])
         j, x_tap, w_tap = (phi(value, block["row"]) for value in (i64(0), x_row, w_at))
         sums = [phi(value, block["row"]) for value in at_row]
-        weight = vector.load(w_tap)
         new = []
-        for pixel in range(pixels):
-            value = read(at(builder, x_tap, builder.mul(x_pitch, i64(pixel))))
-            new.append(vector.fma(value, weight, sums[pixel]))
+        for (one, pixel), total in zip(places, sums, strict=True):
+            if pixel == 0:
+                weights = weights_at(further(w_tap, w_step, one), range(width))
+            values = read(at(builder, further(x_tap, x_step, one), builder.mul(x_pitch, i64(pixel))), range(width))
+            new.append(add(total, values, weights))
         j_next = builder.add(j, i64(1))
         pairs = [(j, j_next), (x_tap, at(builder, x_tap, col_step)), (w_tap, at(builder, w_tap, w_col))]
         for name, value in (*pairs, *zip(sums, new, strict=True)):
@@ -147,7 +214,7 @@ def _emit(builder, vector, kind, end, args):
     builder.cbranch(builder.icmp_signed("<", i_next, n_rows), block["row"], block["done"])
 
     builder.position_at_end(block["done"])
-    total = [phi(first, entry) for _ in range(pixels)]
+    total = [phi(first[one], entry) for one, _ in places]
     for name, value in zip(total, new, strict=True):
         name.add_incoming(value, block["row_end"])
     builder.cbranch(builder.icmp_signed("!=", relu, i64(0)), block["relu"], block["store"])
@@ -155,72 +222,79 @@ def _emit(builder, vector, kind, end, args):
     rectified = [vector.relu(value) for value in total]
     builder.branch(block["store"])
     builder.position_at_end(block["store"])
-    for pixel in range(pixels):
-        value = phi(total[pixel], block["done"])
-        value.add_incoming(rectified[pixel], block["relu"])
-        total[pixel] = value
-    for pixel in range(pixels):
-        to = at(builder, y, builder.mul(y_pitch, i64(pixel)))
+    final = [phi(value, block["done"]) for value in total]
+    for value, other in zip(final, rectified, strict=True):
+        value.add_incoming(other, block["relu"])
+    for (one, pixel), value in zip(places, final, strict=True):
+        to = at(builder, further(y, y_step, one), builder.mul(y_pitch, i64(pixel)))
         if masked:
-            vector.store_masked(total[pixel], to, mask)
+            vector.store_masked(value, to, mask)
         else:
-            vector.store(total[pixel], to)
-    following = builder.add(done, i64(1))
+            vector.store(value, to)
+    following = builder.add(done, i64(side))
     steps = [(x, x_step), (y, y_step), (start, w_step)]
-    for name, value in ((done, following), *((name, at(builder, name, by)) for name, by in steps)):
+    for name, value in ((done, following), *((name, further(name, by, side)) for name, by in steps)):
         name.add_incoming(value, block["store"])
     builder.cbranch(builder.icmp_signed("<", following, count), block["vector"], end)
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def _tiles(
-    typingctx, kind, count, lanes, rows, cols, x, x_step, row_step, col_step, x_pitch, w, w_step, w_first, w_row, w_col,
+    typingctx, width, kind, count, lanes, rows, cols, x, x_step, row_step, col_step, x_pitch, w, w_step, w_first, w_row, w_col,
     y, y_step, y_pitch, relu, far, like,
 ):  # fmt: skip
     """Overwrite the pixels of `count` tiles, the first at y: bias and rows x cols taps.
 
     The next tile lies at x_step, y_step, w_step: the next vector of channels, or the next row. `w`: the bias, with the
     first tap at `w_first`. `lanes`: how many of a masked vector exist. Every argument but `like` is an int64; steps are
-    in bytes.
+    in bytes. `width`: channels of a group, a literal.
     """
 
     def codegen(context, builder, signature, args):
         vector = Vector(builder, signature.args[-1])
-        kind, *values = args[:-1]
+        kind, *values = args[1:-1]
         for pointer in (4, 9, 14):
             values[pointer] = builder.inttoptr(values[pointer], POINTER)
         end = builder.append_basic_block("tiled")
         choose = builder.switch(kind, end)
-        for place, each in enumerate(KINDS):
+        for place, each in enumerate(_kinds(width.literal_value) if width.literal_value <= vector.lanes else ()):
             block = builder.append_basic_block(f"tile{place}")
             choose.add_case(i64(place), block)
             builder.position_at_end(block)
-            _emit(builder, vector, each, end, values)
+            _emit(builder, vector, width.literal_value, each, end, values)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 20, like), codegen
+    return types.void(width, *[types.intp] * 20, like), codegen
 
 
 @step
-def _pack(w, b, g, first, vectors, packed, like):
-    """Copy bias and weights of some vectors of channels to [vector][1 + tap][lane], zeros behind the last channel."""
+def _pack(w, b, g, width, first, vectors, packed, like):
+    """Copy bias and weights of some vectors to [vector][1 + tap * channel][lane], zeros behind the last lane.
+
+    A lane is a channel of the target, a tap has a weight for each channel of the source's group.
+    """
     size = like.itemsize
     lanes = VECTOR_BYTES // size
     zero = like.dtype.type(0)
     for vector in range(vectors):
-        to = packed + vector * (1 + g.area) * VECTOR_BYTES
+        to = packed + vector * (1 + g.area * width) * VECTOR_BYTES
         for lane in range(lanes):
             channel = (first + vector) * lanes + lane
             here = channel < g.c
             store(to + lane * size, load(b + channel * size, like) if here and b else zero, like)
+            # The weight of the first channel of the group, and from one channel to the next.
+            kernel, by = channel * width, 1
+            if g.swapped:
+                kernel, by = (channel - channel % width) * width + channel % width, width
             for tap in range(g.area):
-                value = load(w + (channel * g.area + tap) * size, like) if here else zero
-                store(to + (1 + tap) * VECTOR_BYTES + lane * size, value, like)
+                for j in range(width):
+                    value = load(w + ((kernel + j * by) * g.area + tap) * size, like) if here else zero
+                    store(to + (1 + tap * width + j) * VECTOR_BYTES + lane * size, value, like)
 
 
 @inlined
-def _rows(source, weights, target, g, row, segments, count, lanes, x_step, w_step, y_step, like):
+def _rows(width, source, weights, target, g, row, segments, count, lanes, x_step, w_step, y_step, like):
     """Compute `count` rows, or one row and `count` vectors of channels; `lanes`: of one more that is not whole.
 
     `source`, `target`: the first vector in the image's and in the row's first pixel; `row`: its entry in the table.
@@ -230,11 +304,11 @@ def _rows(source, weights, target, g, row, segments, count, lanes, x_step, w_ste
         segment = segments + 8 * SEGMENT_COLUMNS * (index // 2)
         kind, skipped, tiles = load_i64(segment), 0, count
         if index % 2:
-            kind, skipped, tiles = kind % len(PIXELS) + MASKED, count, min(lanes, 1)
+            kind, skipped, tiles = kind % len(PIXELS) + g.masked, count, min(lanes, 1)
         if tiles == 0:
             continue
         _tiles(
-            kind, tiles, lanes, n_rows, load_i64(segment + 32),
+            width, kind, tiles, lanes, n_rows, load_i64(segment + 32),
             x_row + load_i64(segment + 8) + skipped * x_step, x_step, g.row_step, load_i64(segment + 40), g.x_pitch,
             weights + skipped * w_step, w_step,
             w_row + load_i64(segment + 24), g.w_row, load_i64(segment + 48),
@@ -242,11 +316,11 @@ def _rows(source, weights, target, g, row, segments, count, lanes, x_step, w_ste
         )  # fmt: skip
 
 
-@worker
-def depthwise_nhwc(like, arguments, thread, threads):
+@inlined
+def _nhwc(width, like, arguments, thread, threads):
     """Overwrite `target` (n, oh, ow, c) with the sums of taps of `source` (n, h, w, c).
 
-    Arguments: source, w (c, taps), b (c,) or 0, target, geometry, the tables, and scratch.
+    Arguments: source, w (c, width, taps), b (c,) or 0, target, geometry, the tables, and scratch.
     """
     source, w, b, target, geometry, tables, scratch = carray(arguments, 7)
     g = _geometry(geometry)
@@ -262,15 +336,15 @@ def depthwise_nhwc(like, arguments, thread, threads):
         block, line = unit // in_block, unit % in_block
         begin, end = share(block, g.blocks, vectors)
         if block != held:
-            _pack(w, b, g, begin, end - begin, packed, element)
+            _pack(w, b, g, width, begin, end - begin, packed, element)
             held = block
         whole = min(end, g.c // lanes) - begin
         image, row = line // g.oh, line % g.oh
         _rows(
-            source + image * g.h * g.w * g.c * size + begin * VECTOR_BYTES, packed,
+            width, source + image * g.h * g.w * g.c * size + begin * VECTOR_BYTES, packed,
             target + line * g.ow * g.c * size + begin * VECTOR_BYTES, g, tables + 8 * ROW_COLUMNS * row,
             tables + 8 * g.segments_at, whole, 0 if begin + whole == end else g.c % lanes, VECTOR_BYTES,
-            (1 + g.area) * VECTOR_BYTES, VECTOR_BYTES, element,
+            (1 + g.area * width) * VECTOR_BYTES, VECTOR_BYTES, element,
         )  # fmt: skip
 
 
@@ -337,9 +411,9 @@ def _scatter_strip(strip, planes, plane, channels, pixels, like):
         transpose_block(strip + pixel * VECTOR_BYTES, VECTOR_BYTES, planes + pixel * size, plane, like)
 
 
-@worker
-def depthwise_nchw(like, arguments, thread, threads):
-    """As `depthwise_nhwc` for (n, c, h, w) and (n, c, oh, ow), for vectors of channels that are transposed in scratch.
+@inlined
+def _nchw(width, like, arguments, thread, threads):
+    """As `_nhwc` for (n, c, h, w) and (n, c, oh, ow), for vectors of channels that are transposed in scratch.
 
     A unit is some rows of one image and one vector of channels.
     """
@@ -355,7 +429,7 @@ def depthwise_nchw(like, arguments, thread, threads):
     for unit in range(first, past):
         vector, image, row = unit // (g.n * strips), unit // strips % g.n, unit % strips * g.rows
         if vector != held:
-            _pack(w, b, g, vector, 1, own, element)
+            _pack(w, b, g, width, vector, 1, own, element)
             held = vector
         channel, rows = vector * lanes, min(g.rows, g.oh - row)
         channels = min(lanes, g.c - channel)
@@ -371,7 +445,7 @@ def depthwise_nchw(like, arguments, thread, threads):
                 entry = at_row + 8 * ROW_COLUMNS * i
                 count = alike(entry, g.out_stride, (rows - i + g.out_stride - 1) // g.out_stride)
                 _rows(
-                    own + g.x_at - top * g.w * VECTOR_BYTES, own, own + g.y_at + i * g.ow * VECTOR_BYTES, g, entry,
+                    width, own + g.x_at - top * g.w * VECTOR_BYTES, own, own + g.y_at + i * g.ow * VECTOR_BYTES, g, entry,
                     tables + 8 * g.segments_at, count, 0, g.in_stride * g.w * VECTOR_BYTES, 0,
                     g.out_stride * g.ow * VECTOR_BYTES, element,
                 )  # fmt: skip
@@ -380,3 +454,20 @@ def depthwise_nchw(like, arguments, thread, threads):
             own + g.y_at, target + ((image * g.c + channel) * g.oh + row) * g.ow * size, g.oh * g.ow * size, channels,
             rows * g.ow, element,
         )  # fmt: skip
+
+
+def _workers(width):
+    """Return the workers for groups of a width, in NHWC and in NCHW."""
+
+    def nhwc(like, arguments, thread, threads):
+        _nhwc(width, like, arguments, thread, threads)
+
+    def nchw(like, arguments, thread, threads):
+        _nchw(width, like, arguments, thread, threads)
+
+    nhwc.__name__, nchw.__name__ = f"groups_of_{width}_nhwc", f"groups_of_{width}_nchw"
+    return worker(nhwc), worker(nchw)
+
+
+# By the channels of a group: the workers in NHWC and in NCHW.
+GROUPS = {width: _workers(width) for width in WIDTHS}

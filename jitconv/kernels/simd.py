@@ -97,6 +97,13 @@ class Vector:
         lanes = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, lanes)
 
+    def spread(self, x, width, j):
+        """Return lane `j` of every `width` lanes in all of these lanes."""
+        if width == 1:
+            return x
+        mask = [lane - lane % width + j for lane in range(self.lanes)]
+        return self.builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(I32, self.lanes), mask))
+
     def fma(self, x, y, z):
         """Return x * y + z, fused where the CPU fuses: without FMA a fused result would be a library call."""
         return self.builder.call(self._fma, [x, y, z])

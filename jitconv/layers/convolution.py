@@ -139,7 +139,7 @@ class Conv2d(_Weighted, ImageLayer):
     def takes_pooling(self) -> bool:
         """Whether `forward_pooled` serves this layer."""
         outputs, channels = self.weight.shape[:2]
-        return fused.serves(self.options, channels * self.options.groups, outputs)
+        return fused.serves(self.options, channels * self.options.groups, outputs, self.weight.itemsize)
 
     def forward_pooled(self, x: Array) -> Array:
         """Return the largest of each 2x2 pixels of ReLU of the convolution of x (N, H, W, C); `backward` follows."""

@@ -98,7 +98,7 @@ def test_jobs_of_a_model(name, dtype, layout):
     assert {"dense.dense_forward", "dense.dense_gradient"} <= names
     assert ("relayout.transpose_images" in names) == (layout == "NCHW")  # inside it is NHWC
     assert ("global_pooling.global_avg_backward_nhwc" in names) == (name == "vgg_cifar")
-    assert "depthwise.depthwise_nchw" not in names
+    assert "depthwise.groups_of_1_nchw" not in names
 
 
 def test_input_shapes():
