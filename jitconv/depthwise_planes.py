@@ -10,7 +10,7 @@ from . import workspace
 from .cost import UNIT, PassPlan, array_cycles
 from .kept import KeptWeights
 from .kernels import depthwise_planes
-from .kernels.depthwise_planes import ROWS, SIDE
+from .kernels.depthwise_planes import HEIGHTS, SIDE
 from .kernels.simd import VECTOR_BYTES
 from .problem import ConvProblem
 from .records import Scratch, record
@@ -57,7 +57,7 @@ def plan(p: ConvProblem, units: int, n_threads: int) -> tuple[float, PassPlan]:
     moved = array_cycles(p.n * p.c * p.h * p.w * p.itemsize, p.n * p.c * out.h * out.w * p.itemsize)
     made = PassPlan(
         algorithm="direct",
-        tile=f"{ROWS}x{lanes}",
+        tile=f"{HEIGHTS[0]}x{lanes}",
         images=1,
         rows=out.h,
         borders=False,

@@ -17,6 +17,7 @@ from .jit import inlined, worker
 from .simd import (
     I64,
     POINTER,
+    REGISTERS,
     VECTOR_BYTES,
     Vector,
     add_vector,
@@ -40,10 +41,11 @@ FIELDS = (
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 _geometry = record_at(GEOMETRY)
 
-# The side of the kernels that there are tiles for, and the rows of a tile; a lower one does what is left. The 25
-# weights of 5x5 do not stay in registers: 14x14 pixels take 1.5 times as long as transposed.
+# The side of the kernels that there are tiles for. The 25 weights of 5x5 do not stay in registers: 14x14 pixels take 1.5
+# times as long as transposed.
 SIDE = 3
-ROWS = 4
+# Rows of a tile; sides of 7, 14, 28 are whole tiles of 7, where each row that is loaded serves 2.3 rows of the result.
+HEIGHTS = (7, 4, 2, 1) if REGISTERS == 32 else (4, 2, 1)
 
 
 def _masks(builder, vector, column, left, w, ow):
@@ -86,23 +88,23 @@ def _emit_sums(builder, vector, rows, args):
 
 
 @intrinsic
-def _tile(typingctx, low, table, w0, w_step, b, y, y_pitch, column, left, w, ow, relu, like):
-    """Overwrite a vector of columns of ROWS rows, or of one, of a plane; `table`: addresses of the rows of source.
+def _tile(typingctx, height, table, w0, w_step, b, y, y_pitch, column, left, w, ow, relu, like):
+    """Overwrite a vector of columns of some rows of a plane; `table`: addresses of the rows of source.
 
-    Every argument but `like` is an int64.
+    `height`: place in HEIGHTS. Every argument but `like` is an int64.
     """
 
     def codegen(context, builder, signature, args):
         vector = Vector(builder, signature.args[-1])
-        low, table, w0, w_step, b, y, *rest = args[:-1]
+        height, table, w0, w_step, b, y, *rest = args[:-1]
         table = builder.inttoptr(table, I64.as_pointer())
         w0, b, y = (builder.inttoptr(address, POINTER) for address in (w0, b, y))
         values = (table, w0, w_step, b, y, *rest)
         end = builder.append_basic_block("tiled")
-        choose = builder.switch(low, end)
-        for is_low, rows in enumerate((ROWS, 1)):
+        choose = builder.switch(height, end)
+        for place, rows in enumerate(HEIGHTS):
             block = builder.append_basic_block(f"tile{rows}")
-            choose.add_case(i64(is_low), block)
+            choose.add_case(i64(place), block)
             builder.position_at_end(block)
             _emit_sums(builder, vector, rows, values)
             builder.branch(end)
@@ -196,16 +198,17 @@ def depthwise_planes(like, arguments, thread, threads):
         if g.flipped:
             taps += (SIDE * SIDE - 1) * size
         bias = b + channel * size if b else zeros
-        row = 0
+        row, height = 0, 0
         while row < g.oh:
-            low = 1 if g.oh - row < ROWS else 0
+            while HEIGHTS[height] > g.oh - row:
+                height += 1
             to = target + (plane * g.oh + row) * g.ow * size
             for column in range(0, g.ow, lanes):
                 _tile(
-                    low, table + 8 * row, taps, step, bias, to, g.ow * size, column, g.left, g.w, g.ow,
+                    height, table + 8 * row, taps, step, bias, to, g.ow * size, column, g.left, g.w, g.ow,
                     g.relu, element,
                 )  # fmt: skip
-            row += 1 if low else ROWS
+            row += HEIGHTS[height]
 
 
 @worker

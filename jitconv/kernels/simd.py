@@ -114,11 +114,27 @@ class Vector:
 
     def lanes_between(self, first, past):
         """Return the mask of the lanes from `first` to `past`, which may lie outside the vector."""
+        if VECTOR_BYTES == 64:  # AVX-512: a mask is a register of bits
+            return self._bits_between(first, past)
         kind = ir.VectorType(I64, self.lanes)
         place = ir.Constant(kind, list(range(self.lanes)))
         wanted = [self._splat(value, kind) for value in (first, past)]
         after = self.builder.icmp_signed(">=", place, wanted[0])
         return self.builder.and_(after, self.builder.icmp_signed("<", place, wanted[1]))
+
+    def _bits_between(self, first, past):
+        """Return `lanes_between` as bits, which the scalar units make, made by the scalar units."""
+        builder = self.builder
+
+        def power(lane):
+            lane = builder.select(builder.icmp_signed("<", lane, i64(0)), i64(0), lane)
+            lane = builder.select(builder.icmp_signed("<", lane, i64(self.lanes)), lane, i64(self.lanes))
+            return builder.shl(i64(1), lane)
+
+        after, before = power(first), power(past)
+        bits = builder.sub(before, after)
+        bits = builder.select(builder.icmp_signed("<", bits, i64(0)), i64(0), bits)
+        return builder.bitcast(builder.trunc(bits, ir.IntType(self.lanes)), ir.VectorType(I1, self.lanes))
 
     def _splat(self, value, kind):
         first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
