@@ -407,9 +407,7 @@ class DepthwiseWeightsCall(NamedTuple):
             },
         )  # fmt: skip
         scratch = plan.threads * places.size
-        return cls(
-            geometry, tables.array(), plan.chunks * sums, scratch, plan.threads, each.transposed, each.width
-        )
+        return cls(geometry, tables.array(), plan.chunks * sums, scratch, plan.threads, each.transposed, each.width)
 
     def run(self, x: Array, dy: Array, dw: Array, db: Array) -> None:
         """Overwrite `dw` and, if the call was made with a bias, `db`."""

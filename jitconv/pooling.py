@@ -10,6 +10,7 @@ import numpy as np
 from . import cost, shapes, validate
 from .kernels.windows import Window
 from .shapes import Activation
+from .signatures import Seen, signature
 
 Size = int | tuple[int, int]
 PaddingSizes = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
@@ -37,6 +38,28 @@ class Pooling(NamedTuple):
         dilation: Size = 1,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+    ) -> Pooling:
+        """Return the pooling of these images; `name` is that of the argument that gave their shape."""
+        flags = ceil_mode, count_include_pad
+        key = signature((), (kernel, stride, padding, dilation, *image)) if set(map(type, flags)) == {bool} else None
+        key = key and (key, flags)
+        made = _seen.get(key)
+        if made is None:
+            made = cls._checked(image, name, kernel, stride, padding, dilation, *flags)
+            _seen.add(key, made)
+        return made
+
+    @classmethod
+    def _checked(
+        cls,
+        image: Activation,
+        name: str,
+        kernel: Size,
+        stride: Size | None,
+        padding: PaddingSizes,
+        dilation: Size,
+        ceil_mode: bool,
+        count_include_pad: bool,
     ) -> Pooling:
         kernel = validate.pair(kernel, "kernel")
         stride = kernel if stride is None else validate.pair(stride, "stride")
@@ -83,3 +106,7 @@ class Pooling(NamedTuple):
     def threads(self) -> int:
         """The threads that share it."""
         return cost.threads_for(self.taps)
+
+
+# Poolings whose arguments have been checked: all checks and sizes take 12 us.
+_seen: Seen[Pooling] = Seen()

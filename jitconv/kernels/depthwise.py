@@ -75,12 +75,12 @@ HELD, MOST_PARTS = REGISTERS * 3 // 8, 2
 LONG_CHAIN, SIDE_BY_SIDE = 8, 4
 
 
-def tiles(width):
+def tiles(width: int) -> tuple[tuple[int, int], ...]:
     """Return those of TILES that exist for groups of a width."""
     return tuple(tile for tile in TILES if tile[0] * width <= MOST_PARTS * HELD)
 
 
-def masked_from(width):
+def masked_from(width: int) -> int:
     """Return the place of the first tile for a vector of which only some lanes exist."""
     return len(tiles(width)) * len(PIXELS)
 

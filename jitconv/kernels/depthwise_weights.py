@@ -63,7 +63,7 @@ TILES = ((1, 1, 8, 4), (2, 1, 4, 2), (3, 1, 4, 2), (3, 2, 4, 2), (5, 1, 4, 1), (
 HELD, HELD_SETS = REGISTERS * 3 // 4, REGISTERS // 2
 
 
-def tiles(width):
+def tiles(width: int) -> tuple[tuple[int, int, int, int], ...]:
     """Return the tiles for whole vectors of groups of a width, as TILES; the first is always there."""
     fit = []
     for columns, stride, pixels, sets in TILES:
@@ -74,7 +74,7 @@ def tiles(width):
     return tuple(fit)
 
 
-def masked_from(width):
+def masked_from(width: int) -> int:
     """Return the place of the first tile for a vector of which only some lanes exist."""
     return 1 + len(tiles(width))
 

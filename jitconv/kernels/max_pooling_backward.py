@@ -19,6 +19,7 @@ from .pool_gradient_tiles import (
     TRIPLES,
     max_gradient_of_channels,
     max_gradient_of_columns,
+    max_gradient_of_row,
 )
 from .simd import VECTOR_BYTES, fence, zero_bytes
 from .views import floats, int64s, uint8_pointer, uint64s
@@ -104,6 +105,7 @@ def _rows_of_images(dy, argmax, dx, g, c, runs, first, past, stream, like):
     tap_column, window_column = steps_over(g.stride_w, g.dilation_w)
     count = runs_over(g.w, g.ow, g.kw, g.stride_w, g.left, g.dilation_w, runs)
     whole = c % (VECTOR_BYTES // like.itemsize) == 0
+    threes = g.kw == 3 and g.stride_w == 1 and g.dilation_w == 1 and stream == 0
     bad = 0
     while first < past:
         n = first // g.h
@@ -113,6 +115,14 @@ def _rows_of_images(dy, argmax, dx, g, c, runs, first, past, stream, like):
         bad += count_bad(argmax + n * g.oh * g.ow * c, g, c, counted[0], counted[1])
         for h in range(row0, row1):
             oh, rows, k = windows_over(h + g.top, g.oh, g.kh, g.stride_h, g.dilation_h)
+            if threes and whole and 1 <= rows <= 3:
+                source = (n * g.oh + oh) * g.ow
+                max_gradient_of_row(
+                    rows, pixel // VECTOR_BYTES, pixel, dy + source * pixel, window_row * g.ow * pixel, g.ow, k * g.kw,
+                    tap_row * g.kw, dx + (n * g.h + h) * g.w * pixel, g.left, g.w,
+                    uint8_pointer(argmax + source * c), like,
+                )  # fmt: skip
+                continue
             for i in range(count):
                 windows, source = runs[i, 3], (n * g.oh + oh) * g.ow + runs[i, 2]
                 max_gradient_of_channels(
