@@ -34,7 +34,7 @@ class Options(NamedTuple):
 
 
 def serves(options: Options, in_channels: int, out_channels: int, itemsize: int) -> bool:
-    """Return whether a convolution gains by taking ReLU and pooling along: narrow groups have faster kernels without."""
+    """Return whether a convolution gains by taking ReLU and pooling along: narrow groups are faster without."""
     return not depthwise.narrow(options.groups, in_channels, out_channels, itemsize)
 
 

@@ -1,11 +1,12 @@
 """Depthwise convolution and that of narrow groups, forward and backward-data: the lanes of a vector are channels.
 
 A group is one channel (depthwise) or a power of two of them, at most a vector. A tap of a wider group is as many
-products as the group has channels: the group's first channel in all of its lanes times the weights from there, then the
-second. A tile is some neighbouring pixels of one output row and one vector of channels: the sums stay in registers while the
-taps go by. Border pixels are tiles of one pixel with the taps that lie inside the image, so that padding is neither
-copied nor multiplied. The sum of a pixel starts from the bias and takes the taps in the order in which they lie in the
-image, whatever its tile: who computes it changes no bit.
+products as the group has channels: the group's first channel in all of its lanes times the weights from there, then
+the second. A tile is some neighbouring pixels of one output row and one vector of channels: the sums stay in registers
+while the taps go by. Border pixels are tiles of one pixel with the taps that lie inside the image, so that padding is
+neither copied nor multiplied. The sum of a pixel starts from the bias and takes the taps in the order in which they lie
+in the image (of 8 channels, a row of them for half of the channels and then for the others). Its place in the row
+decides the order, not who computes it.
 
 What lies where is settled beforehand: a table of the target's rows says which source rows and taps reach each, a table
 of segments says the same of runs of pixels within a row, and which tile computes them.
@@ -240,8 +241,8 @@ def _emit_side_by_side(builder, vector, width, kind, side, end, args):
 
 @intrinsic(prefer_literal=True)
 def _tiles(
-    typingctx, width, kind, count, lanes, rows, cols, x, x_step, row_step, col_step, x_pitch, w, w_step, w_first, w_row, w_col,
-    y, y_step, y_pitch, relu, far, like,
+    typingctx, width, kind, count, lanes, rows, cols, x, x_step, row_step, col_step, x_pitch, w, w_step, w_first,
+    w_row, w_col, y, y_step, y_pitch, relu, far, like,
 ):  # fmt: skip
     """Overwrite the pixels of `count` tiles, the first at y: bias and rows x cols taps.
 
@@ -445,8 +446,8 @@ def _nchw(width, like, arguments, thread, threads):
                 entry = at_row + 8 * ROW_COLUMNS * i
                 count = alike(entry, g.out_stride, (rows - i + g.out_stride - 1) // g.out_stride)
                 _rows(
-                    width, own + g.x_at - top * g.w * VECTOR_BYTES, own, own + g.y_at + i * g.ow * VECTOR_BYTES, g, entry,
-                    tables + 8 * g.segments_at, count, 0, g.in_stride * g.w * VECTOR_BYTES, 0,
+                    width, own + g.x_at - top * g.w * VECTOR_BYTES, own, own + g.y_at + i * g.ow * VECTOR_BYTES, g,
+                    entry, tables + 8 * g.segments_at, count, 0, g.in_stride * g.w * VECTOR_BYTES, 0,
                     g.out_stride * g.ow * VECTOR_BYTES, element,
                 )  # fmt: skip
                 i += count * g.out_stride

@@ -41,8 +41,8 @@ FIELDS = (
 GEOMETRY = np.dtype([(name, np.int64) for name in FIELDS])
 _geometry = record_at(GEOMETRY)
 
-# The side of the kernels that there are tiles for. The 25 weights of 5x5 do not stay in registers: 14x14 pixels take 1.5
-# times as long as transposed.
+# The side of the kernels that there are tiles for. The 25 weights of 5x5 do not stay in registers: 14x14 pixels take
+# 1.5 times as long as transposed.
 SIDE = 3
 # Rows of a tile; sides of 7, 14, 28 are whole tiles of 7, where each row that is loaded serves 2.3 rows of the result.
 HEIGHTS = (7, 4, 2, 1) if REGISTERS == 32 else (4, 2, 1)

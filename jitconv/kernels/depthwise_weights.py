@@ -1,10 +1,10 @@
 """Depthwise convolution and narrow groups, gradients of weights and bias: sums of x under a tap times dy.
 
-The lanes of a vector are channels of dy, as in `depthwise.py`; a tap has a sum for each channel of x's group. A tile adds a run of pixels of one row of dy, times the taps
-of one kernel row, to sums in scratch; it holds them in registers along the run and goes over the kernel's rows, and
-over the vectors of channels or the rows of dy. The bias is one more tap, under which x is 1. Border pixels are runs of
-their own with the taps that lie inside the image. Chunks of rows have sums of their own, which are added in order at
-the end.
+The lanes of a vector are channels of dy, as in `depthwise.py`; a tap has a sum for each channel of x's group. A tile
+adds a run of pixels of one row of dy, times the taps of one kernel row, to sums in scratch; it holds them in registers
+along the run and goes over the kernel's rows, and over the vectors of channels or the rows of dy. The bias is one more
+tap, under which x is 1. Border pixels are runs of their own with the taps that lie inside the image. Chunks of rows
+have sums of their own, which are added in order at the end.
 """
 
 from __future__ import annotations
@@ -224,8 +224,8 @@ def _ask_ahead(builder, vector, block, count, x_row, row_step, x_pitch, col_step
 
 @intrinsic(prefer_literal=True)
 def _tiles(
-    typingctx, width, kind, count, lanes, rows, pixels, x, x_step, row_step, col_step, x_pitch, dy, dy_step, dy_pitch, sums,
-    sums_step, w_row, far, like,
+    typingctx, width, kind, count, lanes, rows, pixels, x, x_step, row_step, col_step, x_pitch, dy, dy_step, dy_pitch,
+    sums, sums_step, w_row, far, like,
 ):  # fmt: skip
     """Add `pixels` pixels of a row of dy, for `rows` rows of taps, to the sums: `count` times.
 
@@ -305,9 +305,10 @@ def _nhwc(width, like, arguments, thread, threads):
         for line in range(top, bottom):
             image, row = line // g.oh, line % g.oh
             _rows(
-                width, x + image * g.h * g.w * pixel + begin * VECTOR_BYTES, dy + line * g.ow * pixel + begin * VECTOR_BYTES,
-                own, ones, g, tables + 8 * ROW_COLUMNS * row, tables + 8 * g.segments_at, whole,
-                0 if begin + whole == end else g.c % lanes, VECTOR_BYTES, VECTOR_BYTES, step, element,
+                width, x + image * g.h * g.w * pixel + begin * VECTOR_BYTES,
+                dy + line * g.ow * pixel + begin * VECTOR_BYTES, own, ones, g, tables + 8 * ROW_COLUMNS * row,
+                tables + 8 * g.segments_at, whole, 0 if begin + whole == end else g.c % lanes, VECTOR_BYTES,
+                VECTOR_BYTES, step, element,
             )  # fmt: skip
 
 
@@ -348,9 +349,9 @@ def _nchw(width, like, arguments, thread, threads):
                 entry = at_row + 8 * ROW_COLUMNS * i
                 count = alike(entry, 1, rows - i)
                 _rows(
-                    width, own + g.x_at - top * g.w * VECTOR_BYTES, own + g.dy_at + i * g.ow * VECTOR_BYTES, into, own, g,
-                    entry, tables + 8 * g.segments_at, count, 0, g.stride * g.w * VECTOR_BYTES, g.ow * VECTOR_BYTES, 0,
-                    element,
+                    width, own + g.x_at - top * g.w * VECTOR_BYTES, own + g.dy_at + i * g.ow * VECTOR_BYTES, into, own,
+                    g, entry, tables + 8 * g.segments_at, count, 0, g.stride * g.w * VECTOR_BYTES,
+                    g.ow * VECTOR_BYTES, 0, element,
                 )  # fmt: skip
                 i += count
             line += rows

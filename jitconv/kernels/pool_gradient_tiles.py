@@ -246,8 +246,8 @@ class RowArguments(NamedTuple):
     """Of a row of dx in NHWC under three columns of taps at stride 1.
 
     dy, argmax: the first row of windows over it, of `rows` (1 to 3), dy_row bytes apart; tap: that of its first column
-    of taps, less by tap_row for the next row. ow: windows of a row, pixels `pixel` bytes apart. left: the padding before
-    the first of the `w` pixels of dx. vectors: whole ones of channels.
+    of taps, less by tap_row for the next row. ow: windows of a row, pixels `pixel` bytes apart. left: the padding
+    before the first of the `w` pixels of dx. vectors: whole ones of channels.
     """
 
     rows: object
