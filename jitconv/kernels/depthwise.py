@@ -5,8 +5,8 @@ products as the group has channels: the group's first channel in all of its lane
 the second. A tile is some neighbouring pixels of one output row and one vector of channels: the sums stay in registers
 while the taps go by. Border pixels are tiles of one pixel with the taps that lie inside the image, so that padding is
 neither copied nor multiplied. The sum of a pixel starts from the bias and takes the taps in the order in which they lie
-in the image (of 8 channels, a row of them for half of the channels and then for the others). Its place in the row
-decides the order, not who computes it.
+in the image; where a row of them has more weights than registers hold, for some of the group's channels and then for
+the others. Its place in the row decides the order, not who computes it.
 
 What lies where is settled beforehand: a table of the target's rows says which source rows and taps reach each, a table
 of segments says the same of runs of pixels within a row, and which tile computes them.
