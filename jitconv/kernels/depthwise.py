@@ -25,6 +25,7 @@ from .simd import (
     VECTOR_BYTES,
     Vector,
     at,
+    cases,
     emit_prefetch,
     i64,
     load,
@@ -256,14 +257,9 @@ def _tiles(
         kind, *values = args[1:-1]
         for pointer in (4, 9, 14):
             values[pointer] = builder.inttoptr(values[pointer], POINTER)
-        end = builder.append_basic_block("tiled")
-        choose = builder.switch(kind, end)
-        for place, each in enumerate(_kinds(width.literal_value) if width.literal_value <= vector.lanes else ()):
-            block = builder.append_basic_block(f"tile{place}")
-            choose.add_case(i64(place), block)
-            builder.position_at_end(block)
-            _emit(builder, vector, width.literal_value, each, end, values)
-        builder.position_at_end(end)
+        kinds = _kinds(width.literal_value) if width.literal_value <= vector.lanes else ()
+        for place, end in cases(builder, kind, range(len(kinds))):
+            _emit(builder, vector, width.literal_value, kinds[place], end, values)
         return context.get_dummy_value()
 
     return types.void(width, *[types.intp] * 20, like), codegen

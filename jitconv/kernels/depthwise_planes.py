@@ -22,6 +22,7 @@ from .simd import (
     Vector,
     add_vector,
     at,
+    cases,
     i64,
     load,
     record_at,
@@ -100,15 +101,8 @@ def _tile(typingctx, height, table, w0, w_step, b, y, y_pitch, column, left, w, 
         table = builder.inttoptr(table, I64.as_pointer())
         w0, b, y = (builder.inttoptr(address, POINTER) for address in (w0, b, y))
         values = (table, w0, w_step, b, y, *rest)
-        end = builder.append_basic_block("tiled")
-        choose = builder.switch(height, end)
-        for place, rows in enumerate(HEIGHTS):
-            block = builder.append_basic_block(f"tile{rows}")
-            choose.add_case(i64(place), block)
-            builder.position_at_end(block)
-            _emit_sums(builder, vector, rows, values)
-            builder.branch(end)
-        builder.position_at_end(end)
+        for place, _ in cases(builder, height, range(len(HEIGHTS))):
+            _emit_sums(builder, vector, HEIGHTS[place], values)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 12, like), codegen

@@ -27,6 +27,7 @@ from .simd import (
     add_rows,
     add_vector,
     at,
+    cases,
     emit_prefetch,
     i64,
     load,
@@ -136,14 +137,8 @@ def dot_tile(typingctx, shape, whole, rest, dy, planes, x, taps, sums, sums_pitc
         dy, x, sums = (builder.inttoptr(address, POINTER) for address in (dy, x, sums))
         planes, taps = (builder.inttoptr(table, I64.as_pointer()) for table in (planes, taps))
         values = whole, rest, dy, planes, x, taps, sums, sums_pitch, ahead
-        end = builder.append_basic_block("tiled")
-        choose = builder.switch(shape, end)
-        for place, each in enumerate(SHAPES):
-            block = builder.append_basic_block(f"shape{place}")
-            choose.add_case(i64(place), block)
-            builder.position_at_end(block)
-            _emit(builder, vector, each, end, values)
-        builder.position_at_end(end)
+        for place, end in cases(builder, shape, range(len(SHAPES))):
+            _emit(builder, vector, SHAPES[place], end, values)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 10, like), codegen

@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .pool_lanes import Lanes, emit_masked, place, rolled, times
-from .simd import I64, POINTER, at, i64
+from .simd import I64, POINTER, at, cases, i64
 
 
 class Kind(NamedTuple):
@@ -193,15 +193,8 @@ def _emit_kinds(builder, lanes, kinds, scale, arguments):
     pointers = {name: place(builder, getattr(arguments, name)) for name in ("dy", "dx", "scales", "scale_rows")
                 if getattr(arguments, name) is not None}  # fmt: skip
     tile = _Tile(builder, lanes, kinds == CHANNEL_KINDS, scale, arguments._replace(**pointers))
-    end = builder.append_basic_block("tiled")
-    choose = builder.switch(arguments.kind, end)
-    for number, kind in enumerate(kinds):
-        block = builder.append_basic_block(f"tile{number}")
-        choose.add_case(i64(number), block)
-        builder.position_at_end(block)
-        emit_masked(builder, kind, arguments.inside, tile.emit)
-        builder.branch(end)
-    builder.position_at_end(end)
+    for number, _ in cases(builder, arguments.kind, range(len(kinds))):
+        emit_masked(builder, kinds[number], arguments.inside, tile.emit)
 
 
 def _max_tile(kinds):
@@ -318,15 +311,8 @@ def max_gradient_of_row(
         lanes = Lanes(builder, signature.args[-1], argmax)
         given = RowArguments(*args[:-2], argmax=builder.bitcast(args[-2], POINTER))
         given = given._replace(dy=place(builder, given.dy), dx=place(builder, given.dx))
-        end = builder.append_basic_block("row_done")
-        choose = builder.switch(given.rows, end)
-        for count in (1, 2, 3):
-            block = builder.append_basic_block(f"row{count}")
-            choose.add_case(i64(count), block)
-            builder.position_at_end(block)
-            _emit_row(builder, lanes, count, given)
-            builder.branch(end)
-        builder.position_at_end(end)
+        for rows, _ in cases(builder, given.rows, (1, 2, 3)):
+            _emit_row(builder, lanes, rows, given)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 11, argmax, like), codegen

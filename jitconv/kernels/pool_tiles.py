@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .pool_lanes import MINUS_INF, Lanes, emit_masked, place, rolled, times
-from .simd import POINTER, at, i64
+from .simd import POINTER, at, cases, i64
 
 
 class Kind(NamedTuple):
@@ -246,17 +246,10 @@ class SumArguments(NamedTuple):
 def _emit_kinds(builder, lanes, kinds, arguments, largest):
     arguments = arguments._replace(x=place(builder, arguments.x), y=place(builder, arguments.y))
     tile = _Tile(builder, lanes, largest, arguments)
-    end = builder.append_basic_block("tiled")
-    choose = builder.switch(arguments.kind, end)
-    for number, kind in enumerate(kinds):
-        if kind.rows > 1 and (not largest or lanes.entry.width > 8):
-            continue
-        block = builder.append_basic_block(f"tile{number}")
-        choose.add_case(i64(number), block)
-        builder.position_at_end(block)
-        emit_masked(builder, kind, arguments.inside, tile.emit)
-        builder.branch(end)
-    builder.position_at_end(end)
+    several = largest and lanes.entry.width == 8  # rows at once
+    served = [number for number, kind in enumerate(kinds) if several or kind.rows == 1]
+    for number, _ in cases(builder, arguments.kind, served):
+        emit_masked(builder, kinds[number], arguments.inside, tile.emit)
 
 
 def _max_tile(kinds):

@@ -40,6 +40,23 @@ def at(builder, base, offset):
     return builder.gep(base, [i64(offset) if isinstance(offset, int) else offset])
 
 
+def cases(builder, number, places):
+    """Yield each of `places` with the builder in the code for when `number` is it; behind them, emission goes on.
+
+    Yielded too: the block behind them all. What a case emits may end with a branch there, or falls through to it.
+    """
+    end = builder.append_basic_block("chosen")
+    choose = builder.switch(number, end)
+    for place in places:
+        block = builder.append_basic_block(f"case{place}")
+        choose.add_case(i64(place), block)
+        builder.position_at_end(block)
+        yield place, end
+        if not builder.block.is_terminated:
+            builder.branch(end)
+    builder.position_at_end(end)
+
+
 def scalar_of(array_type):
     """Return (LLVM type, item size, lanes of one vector) for the elements of a Numba array type."""
     kind, itemsize = (ir.FloatType(), 4) if array_type.dtype == types.float32 else (ir.DoubleType(), 8)

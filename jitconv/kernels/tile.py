@@ -21,7 +21,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .jit import inlined
-from .simd import ALIGNMENT, I64, POINTER, REGISTERS, Vector, at, emit_prefetch, i64, load_i64, store_i64
+from .simd import ALIGNMENT, I64, POINTER, REGISTERS, Vector, at, cases, emit_prefetch, i64, load_i64, store_i64
 
 # Rows of the tile for 1, 2, ... vectors. Accumulators, vectors of B and one of A: 29 of 32 registers at the most
 # (15 of 16), or LLVM spills. On a CPU of one 512-bit FMA a cycle 6x4, 8x3, 13x2 and 26x1 reach 96-98% of peak with
@@ -166,15 +166,10 @@ def _tile(
             builder.inttoptr(table, I64.as_pointer()) for table in (taps, b_taps, a_rows, c_rows)
         )
         values = (n_taps, taps, k, a, a_rows, a_step, b, b_taps, b_step, c, c_rows, start, mode, ahead, next_b[1])
-        end = builder.append_basic_block("tiled")
-        choose = builder.switch(builder.add(builder.mul(nv, i64(2)), low), end)
-        for is_low, heights in enumerate((TILE_ROWS, LOW_ROWS)):
-            for vectors, rows in enumerate(heights, 1):
-                block = builder.append_basic_block(f"tile{rows}x{vectors}")
-                choose.add_case(i64(2 * vectors + is_low), block)
-                builder.position_at_end(block)
-                _emit(builder, vector, rows, vectors, end, values)
-        builder.position_at_end(end)
+        kind = builder.add(builder.mul(nv, i64(2)), low)
+        for place, end in cases(builder, kind, range(2, 2 * MAX_VECTORS + 2)):
+            vectors, is_low = divmod(place, 2)
+            _emit(builder, vector, (LOW_ROWS if is_low else TILE_ROWS)[vectors - 1], vectors, end, values)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 17, like), codegen

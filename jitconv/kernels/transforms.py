@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import I64, POINTER, REGISTERS, Vector, at, i64
+from .simd import I64, POINTER, REGISTERS, Vector, at, cases, i64
 
 
 class Form(NamedTuple):
@@ -250,15 +250,8 @@ def _by_form(matrices, **options):
 
     def codegen(context, builder, signature, args):
         form, *rest = args
-        end = builder.append_basic_block("transformed")
-        choose = builder.switch(form, end)
-        for number, emit in enumerate(emits):
-            block = builder.append_basic_block(f"form{number}")
-            choose.add_case(i64(number), block)
-            builder.position_at_end(block)
-            emit(builder, signature.args[-1], rest)
-            builder.branch(end)
-        builder.position_at_end(end)
+        for number, _ in cases(builder, form, range(len(emits))):
+            emits[number](builder, signature.args[-1], rest)
         return context.get_dummy_value()
 
     return codegen
