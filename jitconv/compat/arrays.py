@@ -1,0 +1,107 @@
+"""What comes in and what goes out: dtypes, and attributes that are computed when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .. import validate
+
+Array = NDArray[Any]
+
+_FLOAT32, _FLOAT64 = validate.FLOATS
+
+
+def as_array(value: Any, name: str) -> Array:
+    """Return `value` as an array of real numbers, the same object if it is one.
+
+    Parameters
+    ----------
+    value : array_like
+        Booleans, integers or floats of any width; lists of them too.
+    name : str
+        What the caller calls it, for messages.
+
+    Raises
+    ------
+    TypeError
+        If it is a masked array, or holds anything else.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` is a masked array, whose mask would be ignored: fill it first ({name}.filled(0))")
+    try:
+        a = np.asarray(value)
+    except ValueError:  # a ragged list
+        raise TypeError(f"`{name}` must be an array of numbers, got {type(value).__name__} of uneven lists") from None
+    if a.dtype.kind not in "biuf":
+        raise TypeError(f"`{name}` must be an array of real numbers, got {type(value).__name__} of dtype {a.dtype}")
+    return a
+
+
+def common_dtype(*arrays: Array | None, preserve_dtype: bool) -> np.dtype[Any]:
+    """Return the dtype in which a call is computed: float32 if it is to be kept and every array has it, else float64.
+
+    It is that of NumPy's own arithmetic on such arrays, but for float16 and for two integers; None does not count.
+    """
+    kept = preserve_dtype and all(a is None or a.dtype == _FLOAT32 for a in arrays)
+    return _FLOAT32 if kept else _FLOAT64
+
+
+def converted(dtype: DTypeLike, **values: Any) -> tuple[Any, ...]:
+    """Return each value as an array of `dtype`, None as None; arrays that have it are not copied.
+
+    Parameters
+    ----------
+    dtype : float32 or float64
+    **values : array_like or None
+        By the names that messages give them.
+    """
+    return tuple(
+        None if value is None else as_array(value, name).astype(dtype, copy=False) for name, value in values.items()
+    )
+
+
+def floats(preserve_dtype: bool, **values: Any) -> tuple[Any, ...]:
+    """Return all arrays of a call in the one dtype in which it is computed, see `common_dtype`; None as None.
+
+    Parameters
+    ----------
+    preserve_dtype : bool
+        Whether float32 stays float32.
+    **values : array_like or None
+        By the names that messages give them.
+    """
+    keep = validate.boolean(preserve_dtype, "preserve_dtype")
+    arrays = [None if value is None else as_array(value, name) for name, value in values.items()]
+    dtype = common_dtype(*arrays, preserve_dtype=keep)
+    return tuple(None if a is None else a.astype(dtype, copy=False) for a in arrays)
+
+
+def with_axes(a: Array, name: str, axes: str) -> Array:
+    """Return an array that must have the axes named, such as "N, C, H, W".
+
+    Raises
+    ------
+    ValueError
+        If it has more or fewer.
+    """
+    if a.ndim != len(axes.split(", ")):
+        raise ValueError(f"`{name}` must have the axes ({axes}), got shape {a.shape}")
+    return a
+
+
+class WhenAsked:
+    """An attribute that is computed each time somebody reads it.
+
+    Who assigns to it, as a subclass with passes of its own does, replaces it by a plain attribute.
+    """
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else self._compute(instance)
