@@ -1,0 +1,1 @@
+"""Plain models of what other code bases compute; they share no code with jitconv."""
