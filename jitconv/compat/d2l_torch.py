@@ -1,0 +1,107 @@
+"""What `d2l` needs on tensors of PyTorch, with gradients. Imported only where a tensor comes in."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from ..conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from ..pool import avg_pool2d, avg_pool2d_backward, max_pool2d
+from .arrays import Array
+from .ties import max_pool2d_backward
+
+torch: Any = importlib.import_module("torch")
+
+
+def _array(tensor: Any) -> Array:
+    """Return a tensor's numbers, which may be on another device, as an array; it may share the memory."""
+    return np.asarray(tensor.detach().cpu().numpy())
+
+
+def _tensor(array: Array, like: Any) -> Any:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like.device)
+
+
+class _Correlate(torch.autograd.Function):  # type: ignore[misc]
+    """`conv2d` of x (C, H, W) with w (F, C, KH, KW)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, w: Any) -> Any:
+        ctx.save_for_backward(x, w)
+        return _tensor(conv2d(_array(x), _array(w)), x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Any) -> Any:
+        x, w = ctx.saved_tensors
+        needs = (*ctx.needs_input_grad, False)
+        gradients = conv2d_backward(_array(dy), _array(x), _array(w), needs=needs)
+        return tuple(None if g is None else _tensor(g, x) for g in gradients[:2])
+
+
+class _Spread(torch.autograd.Function):  # type: ignore[misc]
+    """`conv_transpose2d` of x (C, H, W) with w (C, F, KH, KW)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, w: Any) -> Any:
+        ctx.save_for_backward(x, w)
+        return _tensor(conv_transpose2d(_array(x), _array(w)), x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Any) -> Any:
+        x, w = ctx.saved_tensors
+        needs = (*ctx.needs_input_grad, False)
+        gradients = conv_transpose2d_backward(_array(dy), _array(x), _array(w), needs=needs)
+        return tuple(None if g is None else _tensor(g, x) for g in gradients[:2])
+
+
+class _Pool(torch.autograd.Function):  # type: ignore[misc]
+    """Pooling of x (C, H, W) at stride 1; equal pixels of a window share the gradient, as in PyTorch's `max()`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, size: tuple[int, int], mode: str) -> Any:
+        ctx.save_for_backward(x)
+        ctx.size, ctx.mode = size, mode
+        pool = max_pool2d if mode == "max" else avg_pool2d
+        return _tensor(pool(_array(x), size, stride=1), x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        if ctx.mode == "max":
+            dx = max_pool2d_backward(_array(dy), _array(x), ctx.size, stride=1, ties="split")
+        else:
+            dx = avg_pool2d_backward(_array(dy), tuple(x.shape), ctx.size, stride=1)
+        return _tensor(dx, dy), None, None
+
+
+class TensorOperations:
+    """The operations of `d2l` on tensors."""
+
+    correlate = staticmethod(_Correlate.apply)
+    spread = staticmethod(_Spread.apply)
+    pool = staticmethod(_Pool.apply)
+    matmul = staticmethod(torch.matmul)
+    zeros_like = staticmethod(torch.zeros_like)
+
+    @staticmethod
+    def inputs(**values: Any) -> tuple[Any, ...]:
+        """Return tensors in the dtype in which they are computed."""
+        tensors = []
+        for name, value in values.items():
+            tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+            if tensor.is_complex():
+                raise TypeError(f"`{name}` must be a tensor of real numbers, got {tensor.dtype}")
+            tensors.append(tensor)
+        single = all(tensor.dtype == torch.float32 for tensor in tensors)
+        return tuple(tensor.to(torch.float32 if single else torch.float64) for tensor in tensors)
+
+    @staticmethod
+    def result(y: Any, preserve_dtype: bool, *given: Any) -> Any:
+        """Return a result in the dtype in which it is handed back."""
+        dtypes = [getattr(value, "dtype", None) for value in given]
+        return y if preserve_dtype and torch.float64 in dtypes else y.to(torch.get_default_dtype())
