@@ -50,6 +50,7 @@ _NCHW = (
     "depthwise_planes.depthwise_planes",
     "depthwise_planes.depthwise_planes_weights",
     "planes.planes",
+    "planes_data.planes_data",
     "planes_weights.planes_weights",
     "planes_weights.reduce_planes",
 )

@@ -63,6 +63,8 @@ class PassPlan:
         Bytes of packed weights, 0 for backward-weights.
     planes : bool
         Whether the lanes are pixels of a plane, not channels.
+    spread : bool
+        Backward-data: whether all products of a pixel are formed, then added (`planes_data.py`).
     """
 
     algorithm: str
@@ -79,6 +81,7 @@ class PassPlan:
     reason: str
     packed: int = 0
     planes: bool = False
+    spread: bool = False
 
     def __str__(self) -> str:
         strip = f"{self.images} image{'s' * (self.images > 1)}" if self.images > 1 else f"{self.rows} rows"

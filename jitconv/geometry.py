@@ -22,6 +22,7 @@ from .kernels.tile import SPARE_BYTES
 from .packing import Packing
 from .plan import plan_backward_data, plan_backward_weights, plan_forward
 from .planes import Planes, PlanesCall, planes_call
+from .planes_data import PlanesData, PlanesDataCall
 from .planes_weights import PlanesWeights, PlanesWeightsCall
 from .problem import BLOCK_BYTES, ConvProblem, Correlation, Phase, WeightGradient
 from .records import Int64, Scratch, Tables, aligned, record
@@ -276,7 +277,7 @@ def _weights_call(p: ConvProblem, plan: PassPlan, bias: bool) -> WeightsCall:
     return WeightsCall(geometry, tables.array(), sums, plan.threads * scratch.size, squares, plan.threads)
 
 
-PassCall = CorrelateCall | PlanesCall | SumsCall | DepthwisePlanesCall | WinogradCall
+PassCall = CorrelateCall | PlanesCall | PlanesDataCall | SumsCall | DepthwisePlanesCall | WinogradCall
 WeightsPassCall = (
     WeightsCall | DepthwiseWeightsCall | DepthwisePlanesWeightsCall | PlanesWeightsCall | WinogradWeightsCall
 )
@@ -309,6 +310,9 @@ def backward_data_call(p: ConvProblem, algorithm: str, n_threads: int) -> PassCa
         if plan.planes:
             return DepthwisePlanesCall.of(p, plan, True, False)
         return SumsCall.of(Sums.backward_data(p), plan, False)
+    spread = PlanesData.of(p) if plan.spread else None
+    if spread:
+        return PlanesDataCall.of(spread, plan)
     each = Correlation.backward_data(p, plan.borders)
     alike = Planes.of(each) if plan.planes else None
     return planes_call(alike, p, True, plan, False) if alike else _correlate_call(each, p, True, plan, False)

@@ -14,7 +14,17 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from . import depthwise, depthwise_planes, direct, planes, planes_weights, validate, winograd, winograd_weights
+from . import (
+    depthwise,
+    depthwise_planes,
+    direct,
+    planes,
+    planes_data,
+    planes_weights,
+    validate,
+    winograd,
+    winograd_weights,
+)
 from .cost import NOMINAL_THREADS, SMALL, PassPlan, packed_cycles
 from .kernels.transforms import Form
 from .problem import ConvProblem, Correlation, WeightGradient
@@ -120,15 +130,18 @@ def _correlation_plans(
     pass_of: Callable[[Form], WinogradPass | None],
     problem: ConvProblem,
     sums: depthwise.Sums | None,
+    spread: planes_data.PlanesData | None = None,
 ) -> Callable[[int, str], Costed | None]:
     """Return the plans of forward or backward-data, for `_choose`."""
 
     def direct_plan(count: int) -> Costed:
         alike = planes.Planes.of(make(False))
-        plain = direct.plan_correlation(make, "direct", NOMINAL_THREADS)
-        if alike and planes.plan_planes(alike, NOMINAL_THREADS)[0] < plain[0]:
-            return planes.plan_planes(alike, count)
-        return direct.plan_correlation(make, "direct", count)
+        ways: list[Callable[[int], Costed]] = [functools.partial(direct.plan_correlation, make, "direct")]
+        if alike:
+            ways.append(functools.partial(planes.plan_planes, alike))
+        if spread:
+            ways.append(functools.partial(planes_data.plan_planes_data, spread))
+        return min(ways, key=lambda way: way(NOMINAL_THREADS)[0])(count)
 
     def plans(count: int, name: str) -> Costed | None:
         if sums and depthwise_planes.serves(problem):
@@ -173,7 +186,8 @@ def plan_backward_data(problem: ConvProblem, algorithm: str, n_threads: int) -> 
     """Return the plan of the gradient of the input; `algorithm` has been through `resolve`."""
     make = functools.partial(Correlation.backward_data, problem)
     sums = depthwise.Sums.backward_data(problem) if depthwise.runs(problem, algorithm) else None
-    plans = _correlation_plans(make, functools.partial(WinogradPass.backward_data, problem), problem, sums)
+    spread = planes_data.PlanesData.of(problem)
+    plans = _correlation_plans(make, functools.partial(WinogradPass.backward_data, problem), problem, sums, spread)
     return _choose(algorithm, plans, n_threads)
 
 

@@ -23,7 +23,7 @@ STEPS = (
     ("kernels",),
     ("validate", "threads", "shapes", "workspace", "records", "signatures"),
     ("problem", "cost", "packing", "kept", "ahead"),
-    ("direct", "depthwise", "depthwise_planes", "planes", "planes_weights", "winograd", "pooling"),
+    ("direct", "depthwise", "depthwise_planes", "planes", "planes_data", "planes_weights", "winograd", "pooling"),
     ("winograd_weights",),
     ("plan", "geometry"),
     ("conv", "pool", "columns", "pointwise", "relayout", "fused", "dense"),
