@@ -93,6 +93,19 @@ def with_axes(a: Array, name: str, axes: str) -> Array:
     return a
 
 
+def with_shape(a: Array, name: str, shape: tuple[int, ...]) -> Array:
+    """Return an array that must have a shape.
+
+    Raises
+    ------
+    ValueError
+        If it has another.
+    """
+    if a.shape != shape:
+        raise ValueError(f"`{name}` must have shape {shape}, got {a.shape}")
+    return a
+
+
 class WhenAsked:
     """An attribute that is computed each time somebody reads it.
 

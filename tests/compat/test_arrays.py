@@ -56,6 +56,12 @@ def test_axes_are_counted():
         arrays.with_axes(np.ones((2, 3)), "a", "N, C, H, W")
 
 
+def test_shapes_are_compared():
+    assert arrays.with_shape(np.ones((1, 2)), "a", (1, 2)).shape == (1, 2)
+    with pytest.raises(ValueError, match=r"`a` must have shape \(3,\), got \(2, 3\)"):
+        arrays.with_shape(np.ones((2, 3)), "a", (3,))
+
+
 class Square:
     def __init__(self, a):
         self.a = a
