@@ -24,6 +24,20 @@ def _tensor(array: Array, like: Any) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device)
 
 
+_once: Any = torch.autograd.function.once_differentiable
+
+
+def _gradients(backward: Any) -> Any:
+    """Return the backward pass of an operation with weights, from jitconv's function for it."""
+
+    def run(ctx: Any, dy: Any) -> Any:
+        x, w = ctx.saved_tensors
+        gradients = backward(_array(dy), _array(x), _array(w), needs=(*ctx.needs_input_grad, False))
+        return tuple(None if one is None else _tensor(one, x) for one in gradients[:2])
+
+    return staticmethod(_once(run))
+
+
 class _Correlate(torch.autograd.Function):  # type: ignore[misc]
     """`conv2d` of x (C, H, W) with w (F, C, KH, KW)."""
 
@@ -32,13 +46,7 @@ class _Correlate(torch.autograd.Function):  # type: ignore[misc]
         ctx.save_for_backward(x, w)
         return _tensor(conv2d(_array(x), _array(w)), x)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, dy: Any) -> Any:
-        x, w = ctx.saved_tensors
-        needs = (*ctx.needs_input_grad, False)
-        gradients = conv2d_backward(_array(dy), _array(x), _array(w), needs=needs)
-        return tuple(None if g is None else _tensor(g, x) for g in gradients[:2])
+    backward = _gradients(conv2d_backward)
 
 
 class _Spread(torch.autograd.Function):  # type: ignore[misc]
@@ -49,13 +57,16 @@ class _Spread(torch.autograd.Function):  # type: ignore[misc]
         ctx.save_for_backward(x, w)
         return _tensor(conv_transpose2d(_array(x), _array(w)), x)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, dy: Any) -> Any:
-        x, w = ctx.saved_tensors
-        needs = (*ctx.needs_input_grad, False)
-        gradients = conv_transpose2d_backward(_array(dy), _array(x), _array(w), needs=needs)
-        return tuple(None if g is None else _tensor(g, x) for g in gradients[:2])
+    backward = _gradients(conv_transpose2d_backward)
+
+
+def _pool_gradient(ctx: Any, dy: Any) -> Any:
+    (x,) = ctx.saved_tensors
+    if ctx.mode == "max":
+        dx = max_pool2d_backward(_array(dy), _array(x), ctx.size, stride=1, ties="split")
+    else:
+        dx = avg_pool2d_backward(_array(dy), tuple(x.shape), ctx.size, stride=1)
+    return _tensor(dx, dy), None, None
 
 
 class _Pool(torch.autograd.Function):  # type: ignore[misc]
@@ -68,15 +79,7 @@ class _Pool(torch.autograd.Function):  # type: ignore[misc]
         pool = max_pool2d if mode == "max" else avg_pool2d
         return _tensor(pool(_array(x), size, stride=1), x)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, dy: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        if ctx.mode == "max":
-            dx = max_pool2d_backward(_array(dy), _array(x), ctx.size, stride=1, ties="split")
-        else:
-            dx = avg_pool2d_backward(_array(dy), tuple(x.shape), ctx.size, stride=1)
-        return _tensor(dx, dy), None, None
+    backward = staticmethod(_once(_pool_gradient))
 
 
 class TensorOperations:
