@@ -13,7 +13,7 @@ import numpy as np
 from .. import columns, shapes, validate
 from ..conv import conv2d, conv2d_backward
 from . import ties as pooling
-from .arrays import Array, WhenAsked, converted, floats, with_axes, with_shape
+from .arrays import Array, AsItWas, WhenAsked, converted, floats, with_axes, with_shape
 
 __all__ = ["Convolution", "OlderPooling", "Pooling", "col2im", "im2col"]
 
@@ -147,7 +147,7 @@ class Convolution:
     W, b, stride, pad
         As given.
     x : array_like
-        The input of the last `forward`, not a copy.
+        The input of the last `forward`, not a copy: it must not be changed before `backward`.
     col : ndarray, (N * OH * OW, C * FH * FW)
         `im2col` of it, computed when asked.
     col_W : ndarray, (C * FH * FW, FN)
@@ -175,7 +175,7 @@ class Convolution:
         self.db: Array | None = None
         self._preserve_dtype = validate.boolean(preserve_dtype, "preserve_dtype")
         self._strict = _checked(strict)
-        self._saved: tuple[Array, Any, dict[str, Any], tuple[int, ...]] | None = None
+        self._saved: tuple[AsItWas, Any, dict[str, Any], tuple[int, ...]] | None = None
 
     @WhenAsked
     def col(self) -> Array | None:
@@ -183,7 +183,7 @@ class Convolution:
         if self._saved is None:
             return None
         x, weights, options, _ = self._saved
-        return columns.im2col(x, np.shape(weights)[2:], **options)
+        return columns.im2col(x.unchanged(), np.shape(weights)[2:], **options)
 
     @WhenAsked
     def col_W(self) -> Array | None:
@@ -210,9 +210,10 @@ class Convolution:
             "stride": validate.integer(self.stride, "stride", 1),
             "padding": validate.integer(self.pad, "pad", 0),
         }
-        y = conv2d(a, w, _bias(b, f), **options)
+        kept = AsItWas(a, x, "x")
+        y = conv2d(kept.array, w, _bias(b, f), **options)
         self.x = x
-        self._saved = a, self.W, options, y.shape
+        self._saved = kept, self.W, options, y.shape
         return y
 
     def backward(self, dout: Any) -> Array:
@@ -223,9 +224,10 @@ class Convolution:
         TypeError, ValueError
             As `jitconv.conv2d_backward`.
         RuntimeError
-            If there was no `forward`.
+            If there was no `forward`, or x has been changed since.
         """
-        x, weights, options, shape = validate.after_forward(self._saved, "Convolution")
+        kept, weights, options, shape = validate.after_forward(self._saved, "Convolution")
+        x = kept.unchanged()
         dy, w = converted(x.dtype, dout=dout, W=weights)
         with_shape(dy, "dout", shape)
         assigns = self._strict == ASSIGNS

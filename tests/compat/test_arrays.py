@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import jitconv
 from jitconv.compat import arrays
 
 OTHERS = [np.int64, np.uint8, bool, np.float16, np.longdouble]
@@ -60,6 +61,34 @@ def test_shapes_are_compared():
     assert arrays.with_shape(np.ones((1, 2)), "a", (1, 2)).shape == (1, 2)
     with pytest.raises(ValueError, match=r"`a` must have shape \(3,\), got \(2, 3\)"):
         arrays.with_shape(np.ones((2, 3)), "a", (3,))
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 7), (100, 400)])
+def test_a_change_of_an_input_is_noticed(shape, rng):
+    a = rng.standard_normal(shape)
+    kept = arrays.AsItWas(a, a, "a")
+    assert kept.unchanged() is a
+    a.flat[-1] = np.nan
+    with pytest.raises(RuntimeError, match="`a` was changed between the forward and the backward pass"):
+        kept.unchanged()
+
+
+def test_a_copy_may_be_changed_by_whom_it_was_made_from(rng):
+    a = rng.standard_normal((6, 4))
+    for given, taken in ((a.T, a.T), (a.tolist(), np.array(a)), (a, a.astype(np.float32))):
+        kept = arrays.AsItWas(taken, given, "a")
+        before = taken.copy()
+        a += 1
+        np.testing.assert_array_equal(kept.unchanged(), before)
+        assert kept.array.flags.c_contiguous
+
+
+def test_threads_may_change_between_the_passes(rng):
+    a = rng.standard_normal((200, 400))
+    with jitconv.num_threads(1):
+        kept = arrays.AsItWas(a, a, "a")
+    with jitconv.num_threads(2):
+        assert kept.unchanged() is a
 
 
 class Square:

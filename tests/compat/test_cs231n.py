@@ -89,7 +89,8 @@ def test_convolution_matches_the_model_and_the_library(case, path, rng):
     expected, model_cache = model.conv_forward(x, w, b, param)
     close(out, expected)
     assert_array_equal(out, jitconv.conv2d(x, w, b, stride=stride, padding=pad))
-    assert all(one is given for one, given in zip(cache, (x, w, b, param), strict=True))
+    assert all(one is given for one, given in zip(cache[:4], (x, w, b, param), strict=True))
+    assert len(cache) == len(model_cache)
     dout = rng.standard_normal(out.shape)
     before = [a.copy() for a in (x, w, b, dout)]
     gradients = backward(dout, cache)
@@ -226,6 +227,15 @@ def test_weights_are_live(rng):
         expected, model_cache = model.conv_forward(x, w, b, param)
         close(out, expected)
         close(cs231n.conv_backward_fast(out, cache)[0], model.conv_backward(expected, model_cache)[0])
+
+
+def test_x_must_stay_as_it_was(rng):
+    x, w, b = rng.standard_normal((2, 1, 8, 8)), rng.standard_normal((2, 1, 3, 3)), np.zeros(2)
+    out, cache = cs231n.conv_forward_fast(x, w, b, conv_param(1, 1))
+    x[0, 0, 0, 0] += 1
+    for backward in (cs231n.conv_backward_fast, cs231n.conv_backward_im2col):
+        with pytest.raises(RuntimeError, match="`x` was changed between the forward and the backward pass"):
+            backward(out, cache)
 
 
 class TestLedger:

@@ -193,6 +193,19 @@ class TestLiveWeights:
         self.same(layers, x)
 
 
+def test_x_must_stay_as_it_was(rng):
+    """The book's layer keeps a copy of x, in its columns; this one would return a wrong dW."""
+    x, layer = rng.standard_normal((2, 1, 8, 8)), book.Convolution(np.ones((2, 1, 3, 3)), np.zeros(2))
+    y = layer.forward(x)
+    x += 1
+    with pytest.raises(RuntimeError, match="`x` was changed between the forward and the backward pass"):
+        layer.backward(y)
+    x -= 1
+    x[...] = 0
+    layer.forward(x.astype(np.float32))  # converted, so that there is a copy
+    layer.backward(y)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float16, np.int64, np.uint8, bool])
 def test_everything_is_float64(kind, rng):
     x, w, b = (rng.integers(0, 2, shape).astype(kind) for shape in ((2, 1, 6, 6), (3, 1, 3, 3), 3))

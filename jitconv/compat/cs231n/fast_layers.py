@@ -10,7 +10,7 @@ import numpy as np
 from ... import shapes, validate
 from ...conv import conv2d, conv2d_backward
 from .. import ties as pooling
-from ..arrays import Array, floats, with_axes, with_shape
+from ..arrays import Array, AsItWas, floats, with_axes, with_shape
 from .im2col_cython import col2im_cython, im2col_cython
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Param = Mapping[str, Any]
-ConvCache = tuple[Any, Any, Any, Param]
+ConvCache = tuple[Any, Any, Any, Param, AsItWas]
 PoolCache = tuple[Array, Array | None, Param, str]
 
 
@@ -85,7 +85,7 @@ def conv_forward_fast(x: Any, w: Any, b: Any, conv_param: Param, *, strict: bool
     out : ndarray, (N, F, OH, OW)
         Windows that the image has no whole stride for are left out.
     cache : tuple
-        (x, w, b, conv_param), not copies: change none of them before the backward pass.
+        (x, w, b, conv_param), not copies, and what notices that x was changed before the backward pass.
 
     Raises
     ------
@@ -94,11 +94,13 @@ def conv_forward_fast(x: Any, w: Any, b: Any, conv_param: Param, *, strict: bool
     """
     a, weights, bias = _arrays(x, w, b)
     options = _conv_options(conv_param)
+    kept = AsItWas(a, x, "x")
+    cache = x, w, b, conv_param, kept
     if validate.boolean(strict, "strict"):
         _divides(a.shape[2:], weights.shape[2:], options["stride"], options["padding"])
         if a.flags.fnc:
-            a, options = _misread(a, options["padding"]), options | {"padding": 0}
-    return conv2d(a, weights, bias, **options), (x, w, b, conv_param)
+            return conv2d(_misread(a, options["padding"]), weights, bias, stride=options["stride"]), cache
+    return conv2d(kept.array, weights, bias, **options), cache
 
 
 def conv_backward_fast(dout: Any, cache: ConvCache, *, strict: bool = False) -> tuple[Array, Array, Array]:
@@ -121,13 +123,15 @@ def conv_backward_fast(dout: Any, cache: ConvCache, *, strict: bool = False) -> 
     ------
     TypeError, ValueError
         As `jitconv.conv2d_backward`.
+    RuntimeError
+        If x has been changed since the forward call.
     """
-    x, w, _, conv_param = cache
-    dy, a, weights = floats(True, dout=dout, x=x, w=w)
+    x, w, _, conv_param, kept = cache
+    dy, a, weights = floats(True, dout=dout, x=kept.unchanged(), w=w)
     options = _conv_options(conv_param)
     with_shape(dy, "dout", _output_shape(a.shape, len(weights), weights.shape[2:], **options))
     if validate.boolean(strict, "strict") and np.asarray(x).flags.fnc:
-        misread = _misread(a, options["padding"])
+        misread = _misread(np.asfortranarray(a), options["padding"])
         _, dw, db = conv2d_backward(dy, misread, weights, stride=options["stride"], needs=(False, True, True))
         dx = conv2d_backward(dy, a, weights, **options, needs=(True, False, False)).dx
     else:
@@ -173,7 +177,8 @@ def conv_forward_im2col(x: Any, w: Any, b: Any, conv_param: Param, *, strict: bo
     kh, kw = weights.shape[2:]
     cols = im2col_cython(a, kh, kw, options["padding"], options["stride"], strict=True)
     out = weights.reshape(f, -1) @ cols + bias.reshape(-1, 1)
-    return np.ascontiguousarray(out.reshape(f, oh, ow, n).transpose(3, 0, 1, 2)), (x, w, b, conv_param)
+    cache = x, w, b, conv_param, AsItWas(a, x, "x")
+    return np.ascontiguousarray(out.reshape(f, oh, ow, n).transpose(3, 0, 1, 2)), cache
 
 
 def conv_backward_im2col(dout: Any, cache: ConvCache, *, strict: bool = False) -> tuple[Array, Array, Array]:
@@ -188,8 +193,8 @@ def conv_backward_im2col(dout: Any, cache: ConvCache, *, strict: bool = False) -
     """
     if not validate.boolean(strict, "strict"):
         return conv_backward_fast(dout, cache)
-    x, w, _, conv_param = cache
-    dy, a, weights = floats(True, dout=dout, x=x, w=w)
+    _, w, _, conv_param, kept = cache
+    dy, a, weights = floats(True, dout=dout, x=kept.unchanged(), w=w)
     options = _conv_options(conv_param)
     with_shape(dy, "dout", _output_shape(a.shape, len(weights), weights.shape[2:], **options))
     (n, c, h, width), (kh, kw) = a.shape, weights.shape[2:]
