@@ -25,8 +25,13 @@ def empty_result(z, channels, window, strides):
 
 
 def correlate(z, K, strides=(1, 1)):
-    """z (N, C, H, W), K (C, D, k1, k2) -> (N, D, OH, OW), float64."""
+    """z (N, C, H, W), K (C, D, k1, k2) -> (N, D, OH, OW), float64; tap by tap, or window by window for a large K."""
     y = empty_result(z, K.shape[1], K.shape[2:], strides)
+    if K.shape[2] * K.shape[3] < 10 * y.shape[2] * y.shape[3]:
+        for c, i, j in np.ndindex(len(K), *K.shape[2:]):
+            rows, columns = (slice(k, k + s * n, s) for k, s, n in zip((i, j), strides, y.shape[2:], strict=True))
+            y += z[:, c, np.newaxis, rows, columns] * K[c, :, i, j, np.newaxis, np.newaxis]
+        return y
     for i, j, place in places(z.shape[2:], K.shape[2:], strides):
         y[:, :, i, j] = np.einsum("nchw,cdhw->nd", z[place], K)
     return y
