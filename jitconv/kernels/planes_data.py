@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from .jit import inlined, step, worker
 from .simd import POINTER, VECTOR_BYTES, Vector, add_vector, i64, load, record_at, store, zero_bytes
 from .tile import sweep
-from .windows import share, taps_inside
+from .windows import share
 
 FIELDS = (
     # the arrays
@@ -48,41 +48,50 @@ def _add_lanes(typingctx, target, source, count, like):
     return types.void(*[types.intp] * 3, like), codegen
 
 
+@inlined
+def _inside(first, past, size, stride, offset):
+    """Return the part of [first, past) whose tap, `offset` pixels from the window's first, lies inside an axis."""
+    return max(first, (stride - 1 - offset) // stride), min(past, (size - 1 - offset) // stride + 1)
+
+
 @step
-def _add_row(target, source, count, stride, like):
-    """Add a row of `count` products to every `stride`-th element of a row of dx."""
+def _add_rows(target, target_pitch, source, source_pitch, rows, count, stride, like):
+    """Add rows of `count` products to every `stride`-th element of rows of dx."""
     size = like.itemsize
-    if stride == 1:
-        lanes = VECTOR_BYTES // size
-        whole = count // lanes * lanes
+    lanes = VECTOR_BYTES // size
+    whole = count // lanes * lanes if stride == 1 else 0
+    for _ in range(rows):
         for i in range(0, whole, lanes):
             add_vector(target + i * size, source + i * size, like)
-        if count > whole:
-            _add_lanes(target + whole * size, source + whole * size, count - whole, like)
-        return
-    for i in range(count):
-        to = target + i * stride * size
-        store(to, load(to, like) + load(source + i * size, like), like)
+        if stride == 1:
+            if count > whole:
+                _add_lanes(target + whole * size, source + whole * size, count - whole, like)
+        else:
+            for i in range(count):
+                to = target + i * stride * size
+                store(to, load(to, like) + load(source + i * size, like), like)
+        target += target_pitch
+        source += source_pitch
 
 
 @step
 def _add_strip(products, dx, g, first, past, like):
     """Add the products of the rows [first, past) of dy to the planes of an image of dx."""
     size = like.itemsize
-    for row in range(first, past):
-        start = row * g.stride_h - g.top
-        k0, k1 = taps_inside(start, g.h, g.kh, g.dilation_h)
-        for c in range(g.c):
-            for k in range(k0, k1):
-                to = dx + (c * g.h + start + k * g.dilation_h) * g.w * size
-                source = products + ((c * g.kh + k) * g.kw) * g.pitch + (row - first) * g.ow * size
-                for tap in range(g.kw):
-                    offset = tap * g.dilation_w - g.left
-                    ow0 = max(0, (g.stride_w - 1 - offset) // g.stride_w)
-                    ow1 = min(g.ow, (g.w - 1 - offset) // g.stride_w + 1)
-                    if ow1 > ow0:
-                        target = to + (ow0 * g.stride_w + offset) * size
-                        _add_row(target, source + tap * g.pitch + ow0 * size, ow1 - ow0, g.stride_w, like)
+    for c in range(g.c):
+        for k in range(g.kh):
+            down = k * g.dilation_h - g.top
+            oh0, oh1 = _inside(first, past, g.h, g.stride_h, down)
+            for tap in range(g.kw):
+                across = tap * g.dilation_w - g.left
+                ow0, ow1 = _inside(0, g.ow, g.w, g.stride_w, across)
+                if oh1 > oh0 and ow1 > ow0:
+                    pixel = (c * g.h + oh0 * g.stride_h + down) * g.w + ow0 * g.stride_w + across
+                    source = products + ((c * g.kh + k) * g.kw + tap) * g.pitch + ((oh0 - first) * g.ow + ow0) * size
+                    _add_rows(
+                        dx + pixel * size, g.stride_h * g.w * size, source, g.ow * size, oh1 - oh0, ow1 - ow0,
+                        g.stride_w, like,
+                    )  # fmt: skip
 
 
 @step
