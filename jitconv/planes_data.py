@@ -23,8 +23,8 @@ Array = NDArray[Any]
 
 # Bytes of a strip's products, which are read once while they are in L2.
 PRODUCTS_BYTES = 256 * 1024
-# Cycles of adding a vector of products, or one product where dx's pixels lie apart.
-ADD = 6.0
+# Cycles of adding a vector of products, or one product where dx's pixels lie apart, and of a row of them.
+ADD, ROW = 4.0, 8.0
 # Cycles of a row's broadcast.
 BROADCAST = 0.5
 
@@ -71,7 +71,7 @@ class PlanesData:
         whole, rest = divmod(self.taps, TILE_ROWS[vectors - 1])
         low = LOW_ROWS[vectors - 1]
         rows = self.taps - rest + (0 if rest == 0 else low if rest <= low else TILE_ROWS[vectors - 1])
-        # Beside few vectors a row's broadcast counts: 25 taps of 30 planes of 24x24 take 0.9 ms less with 4 than with 1.
+        # Beside few vectors a row's broadcast counts: 25 taps of 30 planes of 24x24 take 0.9 ms more with 1 than 4.
         return rows * (vectors + BROADCAST) * (self.problem.f + 2) + (whole + (rest > 0)) * (CALL + LINE)
 
     @functools.cached_property
@@ -96,7 +96,7 @@ def plan_planes_data(each: PlanesData, n_threads: int) -> tuple[float, PassPlan]
     p, (oh, ow) = each.problem, each.problem.output_size
     used = max(1, min(n_threads, p.n))
     runs = each.strips * -(-each.pixels[1] // (each.vectors * each.lanes))
-    added = each.taps * oh * (-(-ow // each.lanes) if p.stride[1] == 1 else ow) * ADD
+    added = each.taps * oh * ((-(-ow // each.lanes) if p.stride[1] == 1 else ow) * ADD + ROW)
     moved = array_cycles(p.n * p.f * oh * ow * p.itemsize, p.n * p.c * p.h * p.w * p.itemsize)
     cycles = -(-p.n // used) * (runs * each.run_cycles(each.vectors) + added + UNIT) + moved / n_threads + STAGE
     plan = PassPlan(
