@@ -232,7 +232,7 @@ def pool2d(
     """
     on, keep = _operations(X), validate.boolean(preserve_dtype, "preserve_dtype")
     known = mode in ("max", "avg")
-    if not known and not validate.boolean(strict, "strict"):
+    if not validate.boolean(strict, "strict"):
         validate.choice(mode, "mode", ("max", "avg"))
     (x,) = on.inputs(X=X)
     y = on.pool(with_axes(x, "X", "H, W")[None], validate.pair(pool_size, "pool_size"), mode if known else "max")[0]

@@ -113,37 +113,39 @@ def test_softmax_of_one_gradient(strict, rng):
     assert_allclose(softmax.biases, plain.biases, rtol=1e-9, atol=1e-12)
 
 
-def test_softmax_of_large_totals():
-    """Above 709 exp overflows: the original gives NaN."""
-    softmax, strict = (Softmax(1, 2, strict=strict) for strict in (False, True))
-    for layer in (softmax, strict):
-        layer.weights[...] = [[1000, 999]]
-    plain = model.Softmax(strict.weights, strict.biases)
-    assert_allclose(softmax.forward(np.ones(1)), [1 / (1 + np.exp(-1)), 1 / (1 + np.e)], rtol=1e-12)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert np.isnan(plain.forward(np.ones(1))).all()
-        assert np.isnan(strict.forward(np.ones(1))).all()
+class TestLedger:
+    """The faults that docs/compat/README.md lists."""
 
+    def test_softmax_of_large_totals(self):
+        """Above 709 exp overflows: the original gives NaN."""
+        softmax, strict = (Softmax(1, 2, strict=strict) for strict in (False, True))
+        for layer in (softmax, strict):
+            layer.weights[...] = [[1000, 999]]
+        plain = model.Softmax(strict.weights, strict.biases)
+        assert_allclose(softmax.forward(np.ones(1)), [1 / (1 + np.exp(-1)), 1 / (1 + np.e)], rtol=1e-12)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert np.isnan(plain.forward(np.ones(1))).all()
+            assert np.isnan(strict.forward(np.ones(1))).all()
 
-def test_softmax_of_several_gradients(rng):
-    """The original takes the first that is not zero, and returns None if there is none."""
-    x, dy = rng.standard_normal(6), np.array([0, 2.0, 0, -1.0])
-    softmax, strict = (seeded(Softmax, 6, 4, strict=strict) for strict in (False, True))
-    plain, before = model.Softmax(strict.weights, strict.biases), softmax.weights.copy()
-    p = softmax.forward(x)
-    strict.forward(x)
-    plain.forward(x)
-    assert_allclose(strict.backprop(dy, 0.5), plain.backprop(dy, 0.5), rtol=1e-9)
-    assert_allclose(strict.weights, plain.weights, rtol=1e-9)
-    d_totals = (np.diag(p) - np.outer(p, p)) @ dy
-    assert_allclose(softmax.backprop(dy, 0.5), before @ d_totals, rtol=1e-9)
-    assert_allclose(softmax.weights, before - 0.5 * np.outer(x, d_totals), rtol=1e-9)
-    assert not np.allclose(softmax.weights, strict.weights)
-    for layer in (softmax, strict, plain):
-        layer.forward(x)
-    assert strict.backprop(np.zeros(4), 0.5) is plain.backprop(np.zeros(4), 0.5) is None
-    assert_array_equal(softmax.backprop(np.zeros(4), 0.5), np.zeros(6))
+    def test_softmax_of_several_gradients(self, rng):
+        """The original takes the first that is not zero, and returns None if there is none."""
+        x, dy = rng.standard_normal(6), np.array([0, 2.0, 0, -1.0])
+        softmax, strict = (seeded(Softmax, 6, 4, strict=strict) for strict in (False, True))
+        plain, before = model.Softmax(strict.weights, strict.biases), softmax.weights.copy()
+        p = softmax.forward(x)
+        strict.forward(x)
+        plain.forward(x)
+        assert_allclose(strict.backprop(dy, 0.5), plain.backprop(dy, 0.5), rtol=1e-9)
+        assert_allclose(strict.weights, plain.weights, rtol=1e-9)
+        d_totals = (np.diag(p) - np.outer(p, p)) @ dy
+        assert_allclose(softmax.backprop(dy, 0.5), before @ d_totals, rtol=1e-9)
+        assert_allclose(softmax.weights, before - 0.5 * np.outer(x, d_totals), rtol=1e-9)
+        assert not np.allclose(softmax.weights, strict.weights)
+        for layer in (softmax, strict, plain):
+            layer.forward(x)
+        assert strict.backprop(np.zeros(4), 0.5) is plain.backprop(np.zeros(4), 0.5) is None
+        assert_array_equal(softmax.backprop(np.zeros(4), 0.5), np.zeros(6))
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, np.int64, np.uint8])

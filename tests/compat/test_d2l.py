@@ -82,32 +82,35 @@ def test_the_books_examples():
     assert_equal(d2l.corr2d_multi_in(np.stack((X, X + 1)), np.stack((K, K + 1))), [[56, 72], [104, 120]])
 
 
-def test_more_channels_than_the_other_has(rng):
-    """The original leaves channels out without a word."""
-    X, K = rng.standard_normal((3, 5, 6)), rng.standard_normal((4, 2, 2, 3))
-    for x, k in ((X, K), (X[:1], K)):
-        assert_allclose(d2l.corr2d_multi_in(x, k[0], strict=True), model.corr2d_multi_in(x, k[0]), rtol=1e-5, atol=1e-6)
-        y = d2l.corr2d_multi_in_out(x, k, strict=True)
-        assert_allclose(y, model.corr2d_multi_in_out(x, k), rtol=1e-5, atol=1e-6)
-        with pytest.raises(ValueError, match="`K` has 2 input channels, but `X` has"):
-            d2l.corr2d_multi_in(x, k[0])
-        with pytest.raises(ValueError, match="`K` has 2 input channels, but `X` has"):
-            d2l.corr2d_multi_in_out(x, k)
+class TestLedger:
+    """The faults that docs/compat/README.md lists."""
 
+    def test_more_channels_than_the_other_has(self, rng):
+        """The original leaves channels out without a word."""
+        X, K = rng.standard_normal((3, 5, 6)), rng.standard_normal((4, 2, 2, 3))
+        for x, k in ((X, K), (X[:1], K)):
+            assert_allclose(
+                d2l.corr2d_multi_in(x, k[0], strict=True), model.corr2d_multi_in(x, k[0]), rtol=1e-5, atol=1e-6
+            )
+            y = d2l.corr2d_multi_in_out(x, k, strict=True)
+            assert_allclose(y, model.corr2d_multi_in_out(x, k), rtol=1e-5, atol=1e-6)
+            with pytest.raises(ValueError, match="`K` has 2 input channels, but `X` has"):
+                d2l.corr2d_multi_in(x, k[0])
+            with pytest.raises(ValueError, match="`K` has 2 input channels, but `X` has"):
+                d2l.corr2d_multi_in_out(x, k)
 
-def test_an_unknown_mode(rng):
-    """The original returns zeros."""
-    X = rng.standard_normal((5, 6))
-    assert_equal(d2l.pool2d(X, (2, 3), "mean", strict=True), model.pool2d(X, (2, 3), "mean"))
-    assert not model.pool2d(X, (2, 3), "mean").any()
-    with pytest.raises(ValueError, match="`mode` must be one of 'max', 'avg', got 'mean'"):
-        d2l.pool2d(X, (2, 3), "mean")
+    def test_an_unknown_mode(self, rng):
+        """The original returns zeros."""
+        X = rng.standard_normal((5, 6))
+        assert_equal(d2l.pool2d(X, (2, 3), "mean", strict=True), model.pool2d(X, (2, 3), "mean"))
+        assert not model.pool2d(X, (2, 3), "mean").any()
+        with pytest.raises(ValueError, match="`mode` must be one of 'max', 'avg', got 'mean'"):
+            d2l.pool2d(X, (2, 3), "mean")
 
-
-def test_small_integers_do_not_wrap():
-    X, K = np.full((2, 2), 100, np.uint8), np.full((2, 2), 3, np.uint8)
-    assert model.corr2d(X, K) == 4 * (300 - 256)  # the original's products are uint8
-    assert d2l.corr2d(X, K) == 1200
+    def test_small_integers_do_not_wrap(self):
+        X, K = np.full((2, 2), 100, np.uint8), np.full((2, 2), 3, np.uint8)
+        assert model.corr2d(X, K) == 4 * (300 - 256)  # the original's products are uint8
+        assert d2l.corr2d(X, K) == 1200
 
 
 def test_comp_conv2d(rng):

@@ -97,13 +97,6 @@ def test_pooling(kernel, stride, pad, tied, rng):
     assert_array_equal(y, jitconv.avg_pool2d(x, kernel, stride=stride, padding=pad))
 
 
-def test_padding_never_wins_by_default():
-    x = np.full((1, 1, 4, 4), -1.0)
-    assert (compat.pooling(x, 3, 2, 1) == -1).all()
-    assert (compat.pooling(x, 3, 2, 1, strict=True)[0, 0, 0] == 0).all()
-    assert_array_equal(compat.pooling(x, 3, 2, 1, strict=True), model.pooling(x, 3, 2, 1))
-
-
 def test_dtypes():
     x, W = np.ones((1, 2, 5, 5)), np.ones((3, 2, 3, 3))
 
@@ -198,12 +191,8 @@ def test_gradients_of_average_pooling(kernel, stride, pad, core, rng):
     gy = rng.standard_normal(y.shape)
     backward(y, gy)
     assert_close(v.grad.data, jitconv.avg_pool2d_backward(gy, x.shape, kernel, stride=stride, padding=pad))
-    square = len(set(model.pair(kernel))) == 1
-    if square:
+    if len(set(model.pair(kernel))) == 1:
         assert_close(v.grad.data, model.average_pooling_backward(gy, x, kernel, stride, pad))
-    else:  # the original takes the height of the window for its width
-        with pytest.raises(IndexError):
-            model.average_pooling_backward(gy, x, kernel, stride, pad)
 
 
 @each_conv
@@ -223,44 +212,61 @@ def test_gradients_of_im2col_and_col2im(case, to_matrix, core, rng):
     assert_array_equal(v.grad.data, model.im2col(g, **options))
 
 
-@pytest.mark.parametrize("strict", [False, True])
-def test_gradients_of_gradients(strict, core, rng):
-    """Of x . grad(y) for each function, against the slope of the gradient. DeZero's own weights fail here."""
-    x, W, other = (
-        rng.standard_normal((2, 2, 6, 7)),
-        rng.standard_normal((3, 2, 3, 3)),
-        rng.standard_normal((2, 2, 6, 7)),
-    )
-    functions = compat._functions()
+class TestLedger:
+    """The faults that docs/compat/README.md lists."""
 
-    def gradient(x, W):
-        """Return the gradient of the sum of y, squared by feeding y back, for x and W."""
-        vx, vW = core.Variable(x), core.Variable(W)
-        y = functions.conv2d(vx, vW, None, (2, 1), 1)
-        y = functions.Pooling((2, 3), (1, 2), (0, 1), strict=strict)(y)
-        y = functions.average_pooling(y, 2, 1, 1)
-        y.grad = y  # as of half the sum of squares
-        try:
-            y.backward(create_graph=True)
-        except TypeError:
-            y.backward()
-        return vx, vW
+    def test_zeros_of_the_padding_win_in_pooling(self):
+        x = np.full((1, 1, 4, 4), -1.0)
+        assert (compat.pooling(x, 3, 2, 1) == -1).all()
+        assert (compat.pooling(x, 3, 2, 1, strict=True)[0, 0, 0] == 0).all()
+        assert_array_equal(compat.pooling(x, 3, 2, 1, strict=True), model.pooling(x, 3, 2, 1))
 
-    vx, vW = gradient(x, W)
-    first = vx.grad, vW.grad
-    vx.grad = vW.grad = None
-    backward(first[0], other)
-    second = vx.grad.data, vW.grad.data
-    step = 1e-6
-    up, down = gradient(x + step * other, W), gradient(x - step * other, W)
-    slopes = [(a.grad.data - b.grad.data) / (2 * step) for a, b in zip(up, down, strict=True)]
-    for result, slope in zip(second, slopes, strict=True):
-        assert_allclose(result, slope, rtol=1e-4, atol=1e-5)
-    if hasattr(core, "functions_conv"):
-        vW = core.Variable(W)
-        core.functions_conv.conv2d(x, vW).backward(create_graph=True)
-        with pytest.raises(TypeError):
-            vW.grad.backward()
+    @pytest.mark.parametrize("strict", [False, True])
+    def test_gradients_of_gradients(self, strict, core, rng):
+        """Of x . grad(y) for each function, against the slope of the gradient. DeZero's own weights fail here."""
+        x, W, other = (
+            rng.standard_normal((2, 2, 6, 7)),
+            rng.standard_normal((3, 2, 3, 3)),
+            rng.standard_normal((2, 2, 6, 7)),
+        )
+        functions = compat._functions()
+
+        def gradient(x, W):
+            """Return the gradient of the sum of y, squared by feeding y back, for x and W."""
+            vx, vW = core.Variable(x), core.Variable(W)
+            y = functions.conv2d(vx, vW, None, (2, 1), 1)
+            y = functions.Pooling((2, 3), (1, 2), (0, 1), strict=strict)(y)
+            y = functions.average_pooling(y, 2, 1, 1)
+            y.grad = y  # as of half the sum of squares
+            try:
+                y.backward(create_graph=True)
+            except TypeError:
+                y.backward()
+            return vx, vW
+
+        vx, vW = gradient(x, W)
+        first = vx.grad, vW.grad
+        vx.grad = vW.grad = None
+        backward(first[0], other)
+        second = vx.grad.data, vW.grad.data
+        step = 1e-6
+        up, down = gradient(x + step * other, W), gradient(x - step * other, W)
+        slopes = [(a.grad.data - b.grad.data) / (2 * step) for a, b in zip(up, down, strict=True)]
+        for result, slope in zip(second, slopes, strict=True):
+            assert_allclose(result, slope, rtol=1e-4, atol=1e-5)
+        if hasattr(core, "functions_conv"):
+            vW = core.Variable(W)
+            core.functions_conv.conv2d(x, vW).backward(create_graph=True)
+            with pytest.raises(TypeError):
+                vW.grad.backward()
+
+    def test_average_pooling_of_windows_that_are_not_square(self, core, rng):
+        x, gy = rng.standard_normal((2, 3, 7, 8)), rng.standard_normal((2, 3, 6, 6))
+        with pytest.raises(IndexError):
+            model.average_pooling_backward(gy, x, (2, 3))
+        v = core.Variable(x)
+        backward(compat.average_pooling(v, (2, 3)), gy)
+        assert_close(v.grad.data, jitconv.avg_pool2d_backward(gy, x.shape, (2, 3), stride=1))
 
 
 class Network:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ... import validate
 from ..arrays import Array
+from ..ties import checked
 from . import layers, layers_v2
 from .layers import Pair
 
@@ -164,7 +165,8 @@ class MaxPooling2D(BaseModule):
         self.kernel = validate.pair(kernel, "kernel")
         self.stride = validate.pair(stride, "stride")
         self.padding = validate.pair(padding, "padding", 0)
-        self.ties, self.strict, self.preserve_dtype = ties, strict, preserve_dtype
+        self.ties, self.strict = checked(ties), validate.boolean(strict, "strict")
+        self.preserve_dtype = validate.boolean(preserve_dtype, "preserve_dtype")
 
     def forward(self, x: Array) -> Array:
         """Return the largest pixels of x (N, C, H, W)."""

@@ -82,7 +82,9 @@ def max_pooling_backward(next_dz, z, pooling, strides=(2, 2), padding=(0, 0), *,
         if ties == "first":
             flat = equal.reshape(*equal.shape[:2], -1)
             equal = (flat & (flat.cumsum(axis=2) == 1)).reshape(equal.shape)
-        dz[place] += np.where(equal, next_dz[:, :, i, j, np.newaxis, np.newaxis], 0)
+        # The zeros of `layers_v2` have the size of a stride, and fail where a window has another.
+        zeros = np.zeros((*z.shape[:2], *strides)) if ties == "all" else 0
+        dz[place] += np.where(equal, next_dz[:, :, i, j, np.newaxis, np.newaxis], zeros)
     return dz[:, :, padding[0] : padding[0] + h, padding[1] : padding[1] + w]
 
 
