@@ -83,7 +83,7 @@ def padding(value: Any, kernel: Pair, stride: Pair, dilation: Pair, *, words: bo
     return (vertical, vertical), (horizontal, horizontal)
 
 
-def choice(value: Any, name: str, allowed: Sequence[str | None]) -> Any:
+def choice(value: Any, name: str, allowed: Sequence[Any]) -> Any:
     """Return `value`, which must be one of `allowed`."""
     if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import pathlib
 import subprocess
@@ -32,7 +33,7 @@ STEPS = (
     ("cli",),
 )
 STEP_OF = {name: step for step, names in enumerate(STEPS) for name in names}
-OPTIONAL = ("tqdm", "safetensors", "matplotlib", "mlxtend", "torch")
+OPTIONAL = ("tqdm", "safetensors", "matplotlib", "mlxtend", "torch", "dezero")
 NUMBA_OPTIONS = {
     "nogil",
     "cache",
@@ -148,7 +149,24 @@ def test_public_functions_are_documented():
             assert public.__doc__, name
 
 
+# But for what is imported when a user has the package that it stands on.
+STAND_INS = [
+    module
+    for module in SOURCES
+    if module.startswith("jitconv.compat.") and module.rpartition(".")[2] not in ("d2l_torch", "dezero_functions")
+]
+
+
+@pytest.mark.parametrize("module", STAND_INS)
+def test_stand_ins_are_documented(module):
+    made = importlib.import_module(module)
+    for name in getattr(made, "__all__", ()):
+        public = getattr(made, name)
+        assert public.__doc__ or not callable(public), name
+
+
 def test_importing_it_loads_no_extra():
-    code = f"import sys, jitconv; print([name for name in {OPTIONAL} if name in sys.modules])"
+    modules = ", ".join(["jitconv", *STAND_INS])
+    code = f"import sys, {modules}; print([name for name in {OPTIONAL} if name in sys.modules])"
     child = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "[]"

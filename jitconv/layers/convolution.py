@@ -65,6 +65,8 @@ class Conv2d(_Weighted, ImageLayer):
         As in `jitconv.conv2d`.
     bias : bool
         Add a bias, which starts at zero.
+    padding_mode : "zeros"
+        What PyTorch has besides is refused.
     layout : {"NCHW", "NHWC"}
         The axes of x and y.
     activation : None or "relu"
@@ -97,6 +99,7 @@ class Conv2d(_Weighted, ImageLayer):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         *,
         layout: str = "NCHW",
         activation: str | None = None,
@@ -104,6 +107,7 @@ class Conv2d(_Weighted, ImageLayer):
         dtype: DTypeLike = np.float32,
         seed: Seed = None,
     ) -> None:
+        validate.choice(padding_mode, "padding_mode", ("zeros",))
         channels = validate.integer(in_channels, "in_channels", 1)
         outputs = validate.integer(out_channels, "out_channels", 1)
         kernel = validate.pair(kernel_size, "kernel_size")
@@ -190,7 +194,7 @@ class ConvTranspose2d(_Weighted, ImageLayer):
         As in `jitconv.conv_transpose2d`.
     bias : bool
         Add a bias, which starts at zero.
-    layout, dtype, seed
+    padding_mode, layout, dtype, seed
         As in `Conv2d`. The fan-in is in_channels / groups * KH * KW / (stride[0] * stride[1]): the products
         that make an output pixel, on average.
 
@@ -216,11 +220,13 @@ class ConvTranspose2d(_Weighted, ImageLayer):
         groups: int = 1,
         bias: bool = True,
         dilation: int | tuple[int, int] = 1,
+        padding_mode: str = "zeros",
         *,
         layout: str = "NCHW",
         dtype: DTypeLike = np.float32,
         seed: Seed = None,
     ) -> None:
+        validate.choice(padding_mode, "padding_mode", ("zeros",))
         channels = validate.integer(in_channels, "in_channels", 1)
         outputs = validate.integer(out_channels, "out_channels", 1)
         kernel = validate.pair(kernel_size, "kernel_size")

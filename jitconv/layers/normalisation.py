@@ -131,6 +131,8 @@ class Dropout(Layer):
     Parameters
     ----------
     p : float from 0 to 1
+    inplace : bool
+        As in PyTorch; the result is fresh in either case.
     seed : int, numpy.random.Generator or None
         The elements that are dropped follow from it and from how many batches have been seen. None: different
         in each process.
@@ -146,8 +148,9 @@ class Dropout(Layer):
         If p is not a number from 0 to 1.
     """
 
-    def __init__(self, p: float = 0.5, *, seed: Seed = None) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, seed: Seed = None) -> None:
         super().__init__()
+        validate.boolean(inplace, "inplace")
         self._p = validate.real(p, "p", 0.0, 1.0)
         self._buffers["key"] = np.array(np.random.default_rng(seed).integers(2**62), np.int64)
         self._buffers["batches"] = np.zeros((), np.int64)

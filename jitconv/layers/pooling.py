@@ -28,6 +28,8 @@ class MaxPool2d(ImageLayer):
         `kernel_size` by default.
     padding, dilation, ceil_mode
         As in `jitconv.max_pool2d`.
+    return_indices : False
+        `jitconv.max_pool2d_with_argmax` returns them.
     layout : {"NCHW", "NHWC"}
         The axes of x and y.
 
@@ -43,11 +45,13 @@ class MaxPool2d(ImageLayer):
         stride: int | tuple[int, int] | None = None,
         padding: Any = 0,
         dilation: int | tuple[int, int] = 1,
-        *,
+        return_indices: bool = False,
         ceil_mode: bool = False,
+        *,
         layout: str = "NCHW",
     ) -> None:
         super().__init__(layout)
+        validate.choice(return_indices, "return_indices", (False,))
         self._kernel = validate.pair(kernel_size, "kernel_size")
         strides = self._kernel if stride is None else validate.pair(stride, "stride")
         dilations = validate.pair(dilation, "dilation")
@@ -88,6 +92,8 @@ class AvgPool2d(ImageLayer):
         `kernel_size` by default.
     padding, ceil_mode, count_include_pad
         As in `jitconv.avg_pool2d`.
+    divisor_override : None
+        What PyTorch has besides is refused.
     layout : {"NCHW", "NHWC"}
         The axes of x and y.
 
@@ -104,10 +110,12 @@ class AvgPool2d(ImageLayer):
         padding: Any = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        divisor_override: None = None,
         *,
         layout: str = "NCHW",
     ) -> None:
         super().__init__(layout)
+        validate.choice(divisor_override, "divisor_override", (None,))
         self._kernel = validate.pair(kernel_size, "kernel_size")
         strides = self._kernel if stride is None else validate.pair(stride, "stride")
         self._options: dict[str, Any] = {

@@ -10,7 +10,17 @@ from .base import Array, Layer
 
 
 class ReLU(Layer):
-    """x where it is not below zero, and zero elsewhere; NaN stays NaN."""
+    """x where it is not below zero, and zero elsewhere; NaN stays NaN.
+
+    Parameters
+    ----------
+    inplace : bool
+        As in PyTorch; the result is fresh in either case.
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        validate.boolean(inplace, "inplace")
 
     def forward(self, x: Array) -> Array:
         """Return the rectified x, of any shape."""
@@ -28,7 +38,17 @@ class Flatten(Layer):
     """Every axis but the first as one, in the order in which the elements lie.
 
     In the layout NHWC this is another order than in NCHW, and so is that of the next layer's weights.
+
+    Parameters
+    ----------
+    start_dim, end_dim : int
+        1 and -1; what PyTorch has besides is refused.
     """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        validate.choice(start_dim, "start_dim", (1,))
+        validate.choice(end_dim, "end_dim", (-1,))
 
     def forward(self, x: Array) -> Array:
         """Return x, (N, ...), as (N, features)."""
