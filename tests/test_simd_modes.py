@@ -13,7 +13,14 @@ import pytest
 from jitconv.kernels import simd
 
 TESTS = pathlib.Path(__file__).parent
-MODULES = ("test_conv.py", "test_conv_backward.py", "test_conv_transpose.py", "test_guards.py", "test_winograd.py")
+MODULES = (
+    "test_conv.py",
+    "test_conv_backward.py",
+    "test_conv_transpose.py",
+    "test_guards.py",
+    "test_planes_data.py",
+    "test_winograd.py",
+)
 AVX2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe,+f16c,+cx16"
 MODES = {
     "AVX2": (32, {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2}),
