@@ -46,7 +46,7 @@ def test_kernels_in_a_narrower_mode(mode, tmp_path):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=1200,
             check=False,
         )
 
