@@ -13,7 +13,7 @@ from . import workspace
 from .cost import UNITS, PassPlan
 from .kept import KeptWeights
 from .kernels import depthwise, depthwise_weights
-from .kernels.depthwise import PIXELS, WIDTHS
+from .kernels.depthwise_tiles import PIXELS, WIDTHS, masked_from, whole_tiles
 from .kernels.simd import VECTOR_BYTES
 from .kernels.tail import PLAIN
 from .problem import ConvProblem, Line, backward_lines, forward_lines
@@ -183,7 +183,7 @@ def _tiles(pixels: int) -> list[tuple[int, int]]:
 
 def _segments(each: Sums) -> list[list[int]]:
     """Return the table of segments, in bytes."""
-    pixel, tiles = each.pixel, depthwise.tiles(each.width)
+    pixel, tiles = each.pixel, whole_tiles(each.width)
     stride, table = each.in_stride[1], []
     for offset, line in enumerate(each.cols):
         source, step, tap, tap_step = _taps(line)
@@ -217,7 +217,7 @@ def plan_sums(each: Sums, n_threads: int) -> tuple[float, PassPlan]:
     lanes = VECTOR_BYTES // each.problem.itemsize
     plan = PassPlan(
         algorithm="direct",
-        tile=f"{depthwise.PIXELS[0]}x{lanes}",
+        tile=f"{PIXELS[0]}x{lanes}",
         images=1,
         rows=rows,
         borders=True,
@@ -282,7 +282,7 @@ class SumsCall(NamedTuple):
                 "n": source.n, "c": source.c, "h": source.h, "w": source.w, "oh": target.h, "ow": target.w,
                 "area": p.kernel[0] * p.kernel[1], "relu": int(relu), "blocks": each.blocks, "far": int(each.far),
                 "segments": len(segments), "segments_at": tables.add(segments),
-                "masked": depthwise.masked_from(each.width), "swapped": int(each.swapped),
+                "masked": masked_from(each.width), "swapped": int(each.swapped),
                 "row_step": step * source.w * pixel, "w_row": tap_step * w_row,
                 "x_pitch": each.in_stride[1] * pixel, "y_pitch": each.out_stride[1] * pixel,
                 "rows": each.strip_rows, "x_at": places.source, "y_at": places.target,

@@ -13,7 +13,8 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from .depthwise import WIDTHS, alike, gather_strip, source_rows
+from .depthwise import alike, gather_strip, source_rows
+from .depthwise_tiles import WIDTHS
 from .jit import inlined, step, worker
 from .simd import (
     POINTER,
