@@ -47,7 +47,8 @@ def _correlation_cost(each: Correlation, unfold: bool, images: int, rows: int, p
     weights = sum(len(phase.taps) for phase in each.phases) * k * share * vectors * VECTOR_BYTES
     source = each.source_bytes(images, rows)
     unfolded = each.unfolded_bytes(images, rows) if unfold else 0
-    moved = float(0 if each.source_in_place else source) + unfolded * (1 if len(each.phases) == 1 else panels)
+    gathered = 0.0 if each.source_in_place else source * max(1.0, each.groups / parts)
+    moved = gathered + unfolded * (1 if len(each.phases) == 1 else panels)
     if not each.target_in_place:
         moved += 1.5 * each.target_bytes(images, rows) * share  # written to many planes, it is slower than read
     resident = source + unfolded + each.target_bytes(images, rows)

@@ -270,7 +270,7 @@ class Correlation:
     @functools.cached_property
     def merged(self) -> bool:
         """Whether the taps of a kernel row lie side by side, and so make one longer run of k."""
-        return self.groups == 1 and all(
+        return (self.groups == 1 or not self.source_in_place) and all(
             right[1] - left[1] == 1 or right[0] != left[0]
             for phase in self.phases
             for left, right in zip(phase.taps, phase.taps[1:], strict=False)
@@ -290,8 +290,8 @@ class Correlation:
         return sum(min(rows, phase.rows) * phase.cols for phase in self.phases)
 
     def source_bytes(self, images: int, rows: int) -> int:
-        """Return the bytes of a strip's source pixels."""
-        return images * self.strip_rows(rows) * self.cols * self.source.c * self.itemsize
+        """Return the bytes of a strip's source pixels, one group."""
+        return images * self.strip_rows(rows) * self.cols * self.depth * self.itemsize
 
     def unfolded_bytes(self, images: int, rows: int) -> int:
         """Return the bytes of a strip's unfolded rows, one group."""

@@ -59,20 +59,21 @@ PHASE_COLUMNS = 10
 
 
 @inlined
-def _gather(source, g, image, images, first, rows, strip, table, like):
-    """Fill `strip` with the source pixels, padding included, of phase rows `first`... of `images` images."""
+def _gather(source, g, image, images, first, rows, group, strip, table, like):
+    """Fill `strip` with a group's source pixels, padding included, of phase rows `first`... of `images` images."""
     image_bytes = g.c * g.h * g.w * like.itemsize
     top, height = first * g.in_stride_h + g.origin_h, (rows - 1) * g.in_stride_h + g.source_span
     for i in range(images):
         if g.read_as == PLAIN:
             gather_rows(
-                source + (image + i) * image_bytes, g.source_first != 0, g.h, g.w, g.c, 0, g.c, top, height,
-                g.origin_w, g.source_cols, strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table, like,
+                source + (image + i) * image_bytes, g.source_first != 0, g.h, g.w, g.c, group * g.group_c, g.group_c,
+                top, height, g.origin_w, g.source_cols, strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, table,
+                like,
             )  # fmt: skip
         else:
             gather_gradient(
-                source, g.read_as, image + i, g.h, g.w, g.c, 0, g.c, top, height, g.origin_w, g.source_cols,
-                strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, like,
+                source, g.read_as, image + i, g.h, g.w, g.c, group * g.group_c, g.group_c, top, height, g.origin_w,
+                g.source_cols, strip + i * g.image_pitch, g.row_pitch, g.pixel_pitch, like,
             )  # fmt: skip
 
 
@@ -146,7 +147,6 @@ def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
         strip = source + image * g.image_pitch + corner
     else:
         strip = scratch
-        _gather(source, g, image, images, first, rows, strip, scratch + g.table_at, like)
 
     first_target = first * g.out_stride_h
     target_rows = min(rows * g.out_stride_h, g.oh - first_target)
@@ -155,7 +155,7 @@ def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
     panel_count = g.groups * g.panels
     biases = packed + g.lanes * size
     weights = biases + panel_count * g.lanes * size
-    unfolded_group = -1
+    held = -1
     for index in range(part * panel_count // g.parts, (part + 1) * panel_count // g.parts):
         group, panel = index // g.panels, index % g.panels
         last = panel == g.panels - 1
@@ -163,7 +163,11 @@ def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
         channels = g.group_f - panel * g.lanes if last else g.lanes
         channel = group * g.group_f + panel * g.lanes
         bias = biases + index * g.lanes * size
-        a = strip + group * g.group_c * size
+        a = strip
+        if g.source_in_place:
+            a += group * g.group_c * size
+        elif held != group:
+            _gather(source, g, image, images, first, rows, group, strip, scratch + g.table_at, like)
         c = corner + channel * size if g.target_in_place else scratch + g.target_at
         for phase in range(g.phases):
             entry = tables + 8 * phase * PHASE_COLUMNS
@@ -179,7 +183,7 @@ def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
             here = a
             if g.unfold:
                 here = scratch + g.unfolded_at + load_i64(entry + 8 * P_UNFOLDED)
-                if unfolded_group != group:
+                if held != group:
                     _unfold(a, pixels, a_rows, n_taps, taps, k * size, here)
                 a_rows = _table(tables, entry, P_WIDE_TABLE)
                 taps = a_rows  # its first entry: offset 0
@@ -188,7 +192,7 @@ def _strip(source, packed, target, g, tables, scratch, stream, unit, like):
                 g, vectors, pixels, n_taps, taps, b_taps, k, here, a_rows, weights + index * g.panel_bytes, c, c_rows,
                 bias, packed, channels % (VECTOR_BYTES // size), stream, scratch + g.spare_at, like,
             )  # fmt: skip
-        unfolded_group = group
+        held = group
         if not g.target_in_place:
             for i in range(images):
                 if g.pooled:
