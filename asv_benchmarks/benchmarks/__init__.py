@@ -1,0 +1,1 @@
+"""The suite for asv: `python asv_benchmarks/dashboard.py --help` says how to run it."""

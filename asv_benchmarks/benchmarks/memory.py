@@ -1,0 +1,58 @@
+"""Memory that forward needs beside its arrays: im2col, of the whole batch in NumPy, against direct."""
+
+from __future__ import annotations
+
+from .common import LAYERS, THREADS, Missing, calls  # isort: skip
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+__all__ = ["Forward"]
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def resident(name: str) -> int:
+    """Return a figure of the process in bytes: VmRSS (now) or VmHWM (the peak)."""
+    return int(re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text()).group(1)) * 1024
+
+
+class Forward:
+    """float32 in NCHW."""
+
+    params = (
+        ("jitconv direct", "jitconv im2col", "jitconv winograd", "NumPy", "Cython", "PyTorch"),
+        ("vgg_cifar_2", "alexnet_2"),
+    )
+    param_names = ("implementation", "layer")
+    timeout = 120
+
+    def setup(self, implementation: str, layer: str) -> None:
+        """Compile on one image, so that memory that is kept has not been asked for yet."""
+        problem = LAYERS[layer]
+        self.run = self.made(implementation, problem)
+        self.made(implementation, problem._replace(n=1))()
+
+    def made(self, implementation: str, problem) -> Callable[[], object]:
+        """Return the call."""
+        name, _, algorithm = implementation.partition(" ")
+        run = calls(name, problem, "float32", THREADS)["forward"].run
+        return partial(run, algorithm=algorithm) if algorithm else run
+
+    def peakmem_process(self, implementation: str, layer: str) -> None:
+        self.run()
+
+    def track_growth(self, implementation: str, layer: str) -> int:
+        before = resident("VmRSS")
+        CLEAR.write_text("5")  # the peak starts anew
+        self.result = self.run()
+        return resident("VmHWM") - before
+
+    def setup_growth(self) -> None:
+        """Skip where the peak cannot be reset."""
+        if not CLEAR.exists():
+            raise Missing("only Linux tells the peak of a call")
+
+    track_growth.unit = "bytes"
+    track_growth.setup = lambda *_: Forward.setup_growth(None)
