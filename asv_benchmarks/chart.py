@@ -172,10 +172,11 @@ def draw(speedups: Speedups, path: Path) -> None:
         axis.set_xscale("log")
         axis.set_title(title, fontsize=11)
         axis.set_yticks(range(len(names)), names if i in (0, 3) else [""] * len(names), fontsize=9)
+        axis.set_ylim(-0.7, len(names) - 0.3)
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(fontsize=9, framealpha=1)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=10, frameon=False)
     figure.supxlabel("times as fast as the other (float32, NCHW; right of 1: jitconv is faster)", fontsize=10)
     figure.savefig(path, dpi=100, facecolor="white", pil_kwargs={"optimize": True})
 

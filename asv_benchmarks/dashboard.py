@@ -39,7 +39,7 @@ QUICK = (
     r"^training\..*'simple_convnet', 'float32'",
     r"^(startup\.Warm|small_calls|threads\.Used|memory.*vgg_cifar_2)",
 )
-README = (r"^ratios\.(Forward|BackwardData|BackwardWeights|Max.*|Average.*)\.track_ratio\('(?!NumPy loops)",)
+README = (r"^ratios\.(Forward|Backward|Max|Average).*\('(NumPy|Cython|Cython naive|PyTorch)', '(?!one image)",)
 COMPARED = (rf"^(convolution|pooling)\..*\({JITCONV}", r"^training\.Step.*\('jitconv', 'simple_convnet', 'float32'")
 
 

@@ -35,7 +35,7 @@ OTHERS = {
 }
 # OpenBLAS's threads spin for about 25 ms after their work, OpenMP's for some: nobody runs beside the others' threads.
 PAUSE = 0.04
-SECONDS = 0.8
+SECONDS = 0.5
 BURST = 0.01
 
 
