@@ -102,6 +102,8 @@ def main() -> int:
     options, rest = parser.parse_known_args()
     if len(options.commits) != {"compare": 2, "history": 1}.get(options.command, 0):
         parser.error("compare takes two commits, history a range, the others none")
+    if options.commits and git("rev-parse", "--is-shallow-repository") == "true":
+        sys.exit("this clone is shallow and has no history: git fetch --unshallow")
     if options.command == "check":
         return asv("check", "--python=same", ASV_PYTHONPATH=str(ROOT))
     if options.command == "compare":

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-__all__ = ["Forward"]
+from variants import Conv
+
+__all__ = ["Growth", "Process"]
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -18,7 +20,7 @@ def resident(name: str) -> int:
     return int(re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text()).group(1)) * 1024
 
 
-class Forward:
+class _Forward:
     """float32 in NCHW."""
 
     params = (
@@ -34,25 +36,33 @@ class Forward:
         self.run = self.made(implementation, problem)
         self.made(implementation, problem._replace(n=1))()
 
-    def made(self, implementation: str, problem) -> Callable[[], object]:
+    def made(self, implementation: str, problem: Conv) -> Callable[[], object]:
         """Return the call."""
         name, _, algorithm = implementation.partition(" ")
         run = calls(name, problem, "float32", THREADS)["forward"].run
         return partial(run, algorithm=algorithm) if algorithm else run
 
-    def peakmem_process(self, implementation: str, layer: str) -> None:
+
+class Process(_Forward):
+    """The peak of the whole process, with its imports and arrays."""
+
+    def peakmem_forward(self, implementation: str, layer: str) -> None:
         self.run()
 
-    def track_growth(self, implementation: str, layer: str) -> int:
+
+class Growth(_Forward):
+    """How far above what the process had before the peak of a call is: its result counts, its arguments do not."""
+
+    unit = "bytes"
+
+    def setup(self, implementation: str, layer: str) -> None:
+        """Skip where the peak cannot be reset."""
+        if not CLEAR.exists():
+            raise Missing("only Linux tells the peak of a call")
+        super().setup(implementation, layer)
+
+    def track_forward(self, implementation: str, layer: str) -> int:
         before = resident("VmRSS")
         CLEAR.write_text("5")  # the peak starts anew
         self.result = self.run()
         return resident("VmHWM") - before
-
-    def setup_growth(self) -> None:
-        """Skip where the peak cannot be reset."""
-        if not CLEAR.exists():
-            raise Missing("only Linux tells the peak of a call")
-
-    track_growth.unit = "bytes"
-    track_growth.setup = lambda *_: Forward.setup_growth(None)

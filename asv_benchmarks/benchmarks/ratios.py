@@ -62,7 +62,8 @@ def ratio(ours: Callable[[], object], others: dict[str, Callable[[], object]]) -
             time.sleep(PAUSE)
             times[name].append(burst(run, counts[name]))
     fastest = min(others, key=lambda name: statistics.median(times[name]))
-    return statistics.median(mine / theirs for mine, theirs in zip(times[""], times[fastest], strict=True))
+    shares = [mine / theirs for mine, theirs in zip(times[""], times[fastest], strict=True)]
+    return float(f"{statistics.median(shares):.4g}")
 
 
 class _Ratio:

@@ -43,4 +43,4 @@ class Call:
             for _ in range(count):
                 self.run()
             times.append((time.perf_counter() - start) / count)
-        return statistics.median(times) * 1e6
+        return round(statistics.median(times) * 1e6, 2)
