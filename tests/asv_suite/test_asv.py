@@ -13,6 +13,7 @@ import http.server
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
@@ -57,10 +58,22 @@ def two_commits(tmp_path):
     return repository
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one thread is all there is")
+def two_cores():
+    """Return how much more two processes do than one in the same time: about 2 unless the machine is busy."""
+    code = "import time; t = time.perf_counter(); sum(range(20_000_000)); print(time.perf_counter() - t)"
+
+    def seconds(count):
+        children = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(count)]
+        return max(float(child.communicate()[0]) for child in children)
+
+    return statistics.median(2 * seconds(1) / seconds(2) for _ in range(3))
+
+
 def test_a_slowdown_is_a_regression(two_commits):
-    """Of three attempts one must find it: on a shared machine the second core may be somebody else's for a while."""
+    """Of three attempts one must find it. Where a second thread has no core, one thread is not slower than two."""
+    busy = 0
     for _ in range(3):
+        free = two_cores()
         compare = run(
             sys.executable, "asv_benchmarks/dashboard.py", "compare", "HEAD~1", "HEAD",
             "--bench", r"^convolution\.Forward.*\('jitconv', 'vgg_cifar_2', 'float32'", cwd=two_commits, timeout=300,
@@ -68,6 +81,9 @@ def test_a_slowdown_is_a_regression(two_commits):
         print(compare.stdout, compare.stderr)
         if compare.returncode == 1:
             break
+        busy += min(free, two_cores()) < 1.6
+    if compare.returncode == 0 and busy == 3:
+        pytest.skip("the second core was busy or is not there: nothing was slower")
     assert compare.returncode == 1
     assert "PERFORMANCE DECREASED" in compare.stdout
     assert "Forward.time_call('jitconv', 'vgg_cifar_2', 'float32')" in compare.stdout
