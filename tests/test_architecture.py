@@ -29,7 +29,7 @@ STEPS = (
     ("plan", "geometry"),
     ("conv", "pool", "columns", "pointwise", "relayout", "fused", "dense"),
     ("layers",),
-    ("training", "compat", "info"),
+    ("training", "torch", "compat", "info"),
     ("cli",),
 )
 STEP_OF = {name: step for step, names in enumerate(STEPS) for name in names}

@@ -126,6 +126,67 @@ def _run(address, arguments):
     _call(address, arguments.ctypes.data, 0, 1)
 
 
+class _Carrier(threading.local):
+    held: tuple[Callable[[int, int, int], None], int, int] | None = None
+
+
+_carrier = _Carrier()
+
+
+@contextlib.contextmanager
+def carried_by(team: Callable[[int, int, int], None], thread: int, threads: int) -> Iterator[None]:
+    """Let another library's threads run what this Python thread launches inside a `with` block.
+
+    `team` lets so many threads (its third argument; fewer will do) call the function at an address with a pointer.
+    `thread` and `threads` are the addresses of functions that tell a member its number and the team's size.
+    """
+    before, _carrier.held = _carrier.held, (team, thread, threads)
+    try:
+        yield
+    finally:
+        _carrier.held = before
+
+
+@intrinsic
+def _number(typingctx, address):
+    """Return what the function at an address returns, an int of C."""
+
+    def codegen(context, builder, signature, args):
+        number = ir.IntType(32)
+        function = builder.inttoptr(args[0], ir.FunctionType(number, []).as_pointer())
+        return builder.sext(builder.call(function, []), ir.IntType(64))
+
+    return types.int64(types.int64), codegen
+
+
+def _share(launch):
+    """Run a member's share of a launch: worker, arguments, threads, and the functions that number a team."""
+    address, arguments, threads, number, size = carray(launch, 5)
+    thread, step = _number(number), _number(size)
+    while thread < threads:
+        _call(address, arguments, thread, threads)
+        thread += step
+
+
+@functools.cache
+def _member() -> Any:
+    signature = types.void(types.CPointer(types.int64))
+    made = _Compiled(_share, (signature.args, signature.return_type), {}, dict(_OPTIONS))
+    made.enable_caching()
+    made.compile()
+    return made
+
+
+def _start(address: int, table: Any, threads: int) -> None:
+    """Run a worker on Numba's threads, or on those of `carried_by`."""
+    if _carrier.held is None:
+        _launch(address, table, threads)
+    else:
+        team, *numbering = _carrier.held
+        launch = np.array([address, table.ctypes.data, threads, *numbering], np.int64)
+        team(_member().address, launch.ctypes.data, threads)
+
+
 @intrinsic
 def _stack_copy(typingctx, source, count):
     """Copy `count` int64 to the caller's stack and return the pointer to them."""
@@ -305,7 +366,7 @@ class Bound:
     def _shared(self, *arrays: Any) -> None:
         table = self._table.copy()
         self._fill(table, *arrays)
-        _launch(self._address, table, self._threads)
+        _start(self._address, table, self._threads)
 
 
 class Worker:
@@ -376,7 +437,7 @@ class Worker:
         if threads == 1:
             _run(address, table)
         else:
-            _launch(address, table, threads)
+            _start(address, table, threads)
 
 
 WORKERS: dict[str, Worker] = {}  # by name, those of the modules that have been imported
