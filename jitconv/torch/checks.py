@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from .. import shapes, validate
 from ..shapes import Activation, Pair
@@ -15,7 +17,7 @@ from .arrays import DTYPES
 def refusal(x: Any, *others: Tensor | None) -> str | None:
     """Return why an operator does not take these tensors, None if it does."""
     for one in (x, *others):
-        if one is None:
+        if one is None or (one.dtype is x.dtype in DTYPES and one.is_cpu and one.layout is torch.strided):
             continue
         if one.device.type != "cpu":
             return f"it is on {one.device}, and only the CPU is served"
@@ -41,27 +43,17 @@ def tensors(**named: Any) -> None:
             raise TypeError(f"`{name}` is not served: {problem}")
 
 
-def images(x: Tensor, name: str = "input") -> None:
+def images(shape: tuple[int, ...]) -> None:
     """Refuse what is neither a batch of images nor one image."""
-    if x.dim() not in (3, 4):
-        raise ValueError(f"`{name}` must have the axes (N, C, H, W) or (C, H, W), got the shape {tuple(x.shape)}")
+    if len(shape) not in (3, 4):
+        raise ValueError(f"`input` must have the axes (N, C, H, W) or (C, H, W), got the shape {tuple(shape)}")
 
 
-def pair(value: Any, name: str, minimum: int = 1) -> list[int]:
-    """Return an int, a pair, or a sequence of one int, as a list of two."""
+def pair(value: Any, name: str, minimum: int = 1) -> Pair:
+    """Return an int, a pair, or a sequence of one int, as a pair."""
     if isinstance(value, (tuple, list)) and len(value) == 1:
         value = value[0]
-    return list(validate.pair(value, name, minimum))
-
-
-def conv_padding(value: Any, weight: Tensor, stride: list[int], dilation: list[int]) -> list[int]:
-    """Return any form of padding as [top, bottom, left, right]."""
-    if isinstance(value, str):
-        kernel: Pair = int(weight.shape[2]), int(weight.shape[3])
-        sides: shapes.Padding = validate.padding(value, kernel, (stride[0], stride[1]), (dilation[0], dilation[1]))
-        return [*sides[0], *sides[1]]
-    vertical, horizontal = pair(value, "padding", 0)
-    return [vertical, vertical, horizontal, horizontal]
+    return validate.pair(value, name, minimum)
 
 
 def activation(x: Tensor) -> Activation:
@@ -69,15 +61,58 @@ def activation(x: Tensor) -> Activation:
     return Activation(*x.shape)
 
 
-def _bias(bias: Tensor | None, outputs: int) -> None:
-    if bias is not None and tuple(bias.shape) != (outputs,):
-        raise ValueError(f"`bias` must have shape ({outputs},), one for each output channel, got {tuple(bias.shape)}")
+def _bias(shape: tuple[int, ...] | None, outputs: int) -> None:
+    if shape is not None and shape != (outputs,):
+        raise ValueError(f"`bias` must have shape ({outputs},), one for each output channel, got {shape}")
 
 
-def conv_weights(x: Tensor, weight: Tensor, bias: Tensor | None, groups: Any) -> None:
-    """Refuse weights and a bias of a convolution that do not fit to the images."""
-    f, _ = validate.conv_weights_shape(tuple(weight.shape), "weight", x.shape[1], groups, "input")
+def shape_of(x: Tensor | None) -> tuple[int, ...] | None:
+    """Return a shape as a plain tuple."""
+    return None if x is None else tuple(x.shape)
+
+
+class ConvOptions(NamedTuple):
+    """The options of a convolution as an operator takes them; padding is (top, bottom, left, right)."""
+
+    stride: Pair
+    padding: tuple[int, int, int, int]
+    dilation: Pair
+    groups: int
+
+
+def conv_options(
+    x: tuple[int, ...], weight: tuple[int, ...], bias: tuple[int, ...] | None, stride: Any, padding: Any, dilation: Any,
+    groups: Any,
+) -> ConvOptions:  # fmt: skip
+    """Return the options for tensors of these shapes, or refuse shapes and options that do not fit."""
+    images(x)
+    image = Activation(1, *x) if len(x) == 3 else Activation(*x)
+    f, kernel = validate.conv_weights_shape(weight, "weight", image.c, groups, "input")
     _bias(bias, f)
+    strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
+    ends = padding if isinstance(padding, str) else pair(padding, "padding", 0)
+    sides = validate.padding(ends, kernel, strides, dilations)
+    spans = [shapes.extent(k, d) for k, d in zip(kernel, dilations, strict=True)]
+    padded = image.h + sum(sides[0]), image.w + sum(sides[1])
+    if spans[0] > padded[0] or spans[1] > padded[1]:
+        raise ValueError(
+            f"`weight` spans {spans[0]}x{spans[1]} pixels (dilation {dilations}), "
+            f"more than the padded `input`, {padded[0]}x{padded[1]}"
+        )
+    return ConvOptions(strides, (*sides[0], *sides[1]), dilations, groups)
+
+
+_seen_options = functools.lru_cache(maxsize=1024)(conv_options)
+
+
+def conv_options_of(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> ConvOptions:
+    """As `conv_options`, which takes 20 us, from memory where it can."""
+    if is_compiling():
+        return conv_options(tuple(x.shape), tuple(weight.shape), shape_of(bias), *options)
+    try:
+        return _seen_options(x.shape, weight.shape, None if bias is None else bias.shape, *options)
+    except TypeError:  # a list, which cannot be looked up, or what is refused
+        return conv_options(tuple(x.shape), tuple(weight.shape), shape_of(bias), *options)
 
 
 def conv_transpose_weights(x: Tensor, weight: Tensor, bias: Tensor | None, groups: Any) -> None:
@@ -90,30 +125,17 @@ def conv_transpose_weights(x: Tensor, weight: Tensor, bias: Tensor | None, group
         raise ValueError(f"`weight` has {shape[0]} input channels, but `input` has {channels}")
     if channels % groups:
         raise ValueError(f"`groups` must divide the channels of `input`, got {groups} for {channels}")
-    _bias(bias, shape[1] * groups)
+    _bias(shape_of(bias), shape[1] * groups)
 
 
-def fits(x: Tensor, weight: Tensor, padding: list[int], dilation: list[int]) -> None:
-    """Refuse a kernel that spans more than the padded images."""
-    spans = [shapes.extent(k, d) for k, d in zip(weight.shape[2:], dilation, strict=True)]
-    padded = x.shape[2] + padding[0] + padding[1], x.shape[3] + padding[2] + padding[3]
-    if spans[0] > padded[0] or spans[1] > padded[1]:
-        raise ValueError(
-            f"`weight` spans {spans[0]}x{spans[1]} pixels (dilation {dilation}), "
-            f"more than the padded `input`, {padded[0]}x{padded[1]}"
-        )
-
-
-def pool_padding(padding: list[int], kernel: list[int]) -> list[int]:
+def pool_padding(padding: Pair, kernel: Pair) -> Pair:
     """Return the padding of a pooling, on each side at most half the kernel."""
     if padding[0] > kernel[0] // 2 or padding[1] > kernel[1] // 2:
-        raise ValueError(f"`padding` must be at most half of `kernel_size` {tuple(kernel)}, got {tuple(padding)}")
+        raise ValueError(f"`padding` must be at most half of `kernel_size` {kernel}, got {padding}")
     return padding
 
 
-def pool_fits(
-    x: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil_mode: bool
-) -> None:
+def pool_fits(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> None:
     """Refuse images without pixels, and a window that leaves nothing of them."""
     image = activation(x)
     validate.image_with_pixels(image, "input")

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from .. import conv, shapes
+from .. import conv, fused, pointwise, shapes, workspace
 from ..kept import KeptWeights
 from .arrays import Array, array, empty, is_channels_last, layout_name, tensor
 from .operator import Operator
+from .pooling import max_pool2d_backward
 from .team import torch_threads
 
 Ints = Sequence[int]
@@ -85,9 +87,24 @@ class Conv:
         made: tuple[Tensor, Tensor] = conv2d_weight(x, dy, *window, bias, self.channels_last)
         return made
 
-    def gradients(self, dy: Tensor, x: Tensor, weight: Tensor, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-        """Return the gradients of images, weights and bias, None where they are not needed."""
+    def gradients(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        needs: Sequence[bool],
+        saved: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of images, weights and bias, None where they are not needed.
+
+        `saved` is the result with ReLU, and the argmax of 2x2 pooling behind it, if dy is the gradient of that.
+        """
         dx = dw = db = None
+        if needs[1] and not torch.is_grad_enabled():
+            window = self.stride, self.padding, self.dilation, self.groups, self.channels_last
+            dx, dw, db = conv2d_backward(dy, *saved, x, weight, *window, needs[0], needs[2])
+            return dx if needs[0] else None, dw, db if needs[2] else None
+        dy = self._undone(dy, *saved)
         if needs[0]:
             dx = self.backward_data(dy, weight)
         if needs[1]:
@@ -96,11 +113,23 @@ class Conv:
             db = dy.sum((0, 2, 3))
         return dx, dw, db if needs[2] else None
 
+    def _undone(self, dy: Tensor, y: Tensor | None, argmax: Tensor | None) -> Tensor:
+        """Return the gradient of the convolution itself, in steps that have gradients."""
+        if y is not None:
+            dy = torch.where(y <= 0, 0, dy)
+        if argmax is not None:
+            n, f = dy.shape[:2]
+            axes = zip(self.images, self.kernel, self.stride, sides(self.padding), self.dilation, strict=True)
+            shape = [n, f, *(shapes.conv_output_size(*axis) for axis in axes)]
+            dy = max_pool2d_backward(dy, argmax, shape, [2, 2], [2, 2], [0, 0], [1, 1], False, self.channels_last)
+        return dy
 
-def _keep(ctx: Any, made: Conv, x: Tensor, other: Tensor) -> None:
-    """Keep what the first two gradients need, each of them the other factor."""
+
+def _keep(ctx: Any, made: Conv, x: Tensor, weight: Tensor) -> None:
+    """Keep what the gradients of images and weights need."""
     ctx.conv = made
-    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, other if ctx.needs_input_grad[0] else None)
+    needs = ctx.needs_input_grad
+    ctx.save_for_backward(x if needs[1] else None, weight if needs[0] or needs[1] else None)
 
 
 def run_conv2d(
@@ -154,6 +183,61 @@ conv2d = Operator(
 )
 
 
+def _run_backward(
+    dy: Tensor, y: Tensor | None, argmax: Tensor | None, x: Tensor, weight: Tensor, stride: Ints, padding: Ints,
+    dilation: Ints, groups: int, channels_last: bool, needs_dx: bool, bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    images, weights, gradient = array(x, channels_last), array(weight), array(dy, channels_last)
+    dw, db = workspace.result(weights.shape, weights.dtype), np.empty(len(weights) if bias else 0, weights.dtype)
+    saved = None
+    if y is not None:
+        saved = array(y, channels_last), None if argmax is None else array(argmax, channels_last)
+    window = (stride[0], stride[1]), sides(padding), (dilation[0], dilation[1])
+    options = fused.Options(*window, groups, "auto")
+    takes_tail = channels_last and fused.serves(options, x.shape[1], len(weights), x.element_size())
+    with torch_threads():
+        if saved is not None and not takes_tail:
+            gradient, saved = pointwise.relu_backward(gradient, saved[0]), None
+        dx = fused.conv2d_backward(
+            gradient, images, weights, dw, db if bias else None, options, layout_name(channels_last), saved=saved,
+            needs_dx=needs_dx,
+        )  # fmt: skip
+    return tensor(np.empty((0, 0, 0, 0), dw.dtype) if dx is None else dx, channels_last), tensor(dw), tensor(db)
+
+
+def _fake_backward(
+    dy: Tensor, y: Tensor | None, argmax: Tensor | None, x: Tensor, weight: Tensor, stride: Ints, padding: Ints,
+    dilation: Ints, groups: int, channels_last: bool, needs_dx: bool, bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    dx = empty(x, x.shape if needs_dx else (0, 0, 0, 0), channels_last)
+    return dx, empty(weight, weight.shape, False), weight.new_empty(weight.shape[0] if bias else 0)
+
+
+def _prepare_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    pass
+
+
+def _no_gradient(ctx: Any, *_: Any) -> Any:
+    raise RuntimeError("jitconv::conv2d_backward has no gradient: differentiate jitconv::conv2d with create_graph=True")
+
+
+# All gradients at once; that of x is empty if it is not needed, and so is that of the bias. With y, the result with
+# ReLU, and perhaps argmax, of 2x2 pooling behind it, dy is the gradient of that.
+conv2d_backward = Operator(
+    "conv2d_backward(Tensor dy, Tensor? y, Tensor? argmax, Tensor x, Tensor weight, int[] stride, int[] padding, "
+    "int[] dilation, int groups, bool channels_last, bool needs_dx, bool bias) -> (Tensor, Tensor, Tensor)",
+    _run_backward,
+    fake=_fake_backward,
+    prepare=_prepare_backward,
+    gradients=_no_gradient,
+)
+
+
+def _keep_factors(ctx: Any, first: Tensor, second: Tensor) -> None:
+    """Keep what the first two gradients need, each of them the other factor."""
+    ctx.save_for_backward(first if ctx.needs_input_grad[1] else None, second if ctx.needs_input_grad[0] else None)
+
+
 def _run_conv_transpose2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, padding: Ints, output_padding: Ints, dilation: Ints,
     groups: int, channels_last: bool | None = None,
@@ -183,8 +267,8 @@ def _prepare_conv_transpose2d(ctx: Any, inputs: tuple[Any, ...], output: Tensor)
     ends = bottom - output_padding[0] + ctx.cut[0], right - output_padding[1] + ctx.cut[1]
     size = [length - cut for length, cut in zip(output.shape[2:], ctx.cut, strict=True)]
     last = activation_format(x, weight, channels_last)
-    made = Conv(size, weight.shape[2:], stride, (top, ends[0], left, ends[1]), dilation, groups, last)
-    _keep(ctx, made, x, weight)
+    ctx.conv = Conv(size, weight.shape[2:], stride, (top, ends[0], left, ends[1]), dilation, groups, last)
+    _keep_factors(ctx, x, weight)
 
 
 def _conv_transpose2d_gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -232,7 +316,8 @@ def _fake_weight(
 
 def _prepare_weight(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, dy, kernel, stride, padding, dilation, groups, ctx.bias, channels_last = inputs
-    _keep(ctx, Conv(x.shape[2:], kernel, stride, padding, dilation, groups, channels_last), x, dy)
+    ctx.conv = Conv(x.shape[2:], kernel, stride, padding, dilation, groups, channels_last)
+    _keep_factors(ctx, x, dy)
 
 
 def _weight_gradients(ctx: Any, ddw: Tensor, ddb: Tensor) -> tuple[Tensor | None, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import validate
 from ..kept import KeptWeights
+from ..shapes import Pair
 from . import checks, convolution, fusion, global_pooling, pooling
 from .arrays import as_format
 from .convolution import activation_format
@@ -24,9 +25,9 @@ IntOrPair = int | tuple[int, int]
 Use = Callable[[], tuple[Tensor, Tensor | None, KeptWeights | None]]
 
 
-def _batched(x: Tensor, name: str = "input") -> tuple[Tensor, bool]:
+def _batched(x: Tensor) -> tuple[Tensor, bool]:
     """Return images with the batch axis, and whether it was missing."""
-    checks.images(x, name)
+    checks.images(x.shape)
     return (x, False) if x.dim() == 4 else (x.unsqueeze(0), True)
 
 
@@ -60,6 +61,7 @@ def conv2d(
     TypeError, ValueError
         If an argument does not fit.
     """
+    checks.tensors(input=input, weight=weight, bias=bias)
     return run_conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -76,14 +78,12 @@ def run_conv2d(
     relu: bool = False,
     pools: bool = False,
 ) -> Tensor:
-    """As `conv2d`, with ReLU and 2x2 max pooling behind it if asked for; `use` is for modules that are not trained."""
-    checks.tensors(input=input, weight=weight, bias=bias)
-    x, single = _batched(input)
-    checks.conv_weights(x, weight, bias, groups)
-    strides, dilations = checks.pair(stride, "stride"), checks.pair(dilation, "dilation")
-    sides = checks.conv_padding(padding, weight, strides, dilations)
-    checks.fits(x, weight, sides, dilations)
-    options = strides, sides, dilations, groups
+    """As `conv2d` for tensors that are served, with ReLU and 2x2 max pooling behind it if asked for.
+
+    `use` is for modules that are not trained.
+    """
+    options = checks.conv_options_of(input, weight, bias, stride, padding, dilation, groups)
+    x, single = (input.unsqueeze(0), True) if input.dim() == 3 else (input, False)
     y: Tensor
     if (use is not None or relu) and goes_direct(input, weight, bias):
         last = activation_format(x, weight)
@@ -137,8 +137,8 @@ def conv_transpose2d(
     strides, dilations = checks.pair(stride, "stride"), checks.pair(dilation, "dilation")
     vertical, horizontal = checks.pair(padding, "padding", 0)
     extra = checks.pair(output_padding, "output_padding", 0)
-    validate.output_padding((extra[0], extra[1]), (strides[0], strides[1]), (dilations[0], dilations[1]))
-    options = strides, [vertical, vertical, horizontal, horizontal], extra, dilations, groups
+    validate.output_padding(extra, strides, dilations)
+    options = strides, (vertical, vertical, horizontal, horizontal), extra, dilations, groups
     y: Tensor = convolution.conv_transpose2d(x, weight, bias, *options, None)
     return y.squeeze(0) if single else y
 
@@ -150,7 +150,7 @@ def _images(x: Tensor) -> tuple[Tensor, bool]:
     return (as_format(batch, False), True) if single else (batch, False)
 
 
-def _pool_window(kernel: Any, stride: Any, padding: Any) -> tuple[list[int], list[int], list[int]]:
+def _pool_window(kernel: Any, stride: Any, padding: Any) -> tuple[Pair, Pair, Pair]:
     size = checks.pair(kernel, "kernel_size")
     step = size if stride is None or stride in ([], ()) else checks.pair(stride, "stride")
     return size, step, checks.pool_padding(checks.pair(padding, "padding", 0), size)
@@ -236,7 +236,7 @@ def avg_pool2d(
     x, single = _images(input)
     kernel, step, sides = _pool_window(kernel_size, stride, padding)
     window = kernel, step, sides, validate.boolean(ceil_mode, "ceil_mode")
-    checks.pool_fits(x, kernel, step, sides, [1, 1], ceil_mode)
+    checks.pool_fits(x, kernel, step, sides, (1, 1), ceil_mode)
     counted = validate.boolean(count_include_pad, "count_include_pad") or divisor_override is not None
     y: Tensor = pooling.avg_pool2d(x, *window, counted)
     if divisor_override is not None:

@@ -1,7 +1,6 @@
 """Convolution with what follows it, ReLU and 2x2 max pooling, as operators of PyTorch: ``torch.ops.jitconv``.
 
 In channels_last the result of the convolution itself is never in memory, and neither is a masked or unpooled gradient.
-A gradient that is to be differentiated again is taken in steps, each of which has a gradient.
 """
 
 from __future__ import annotations
@@ -9,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .. import fused
 from ..kept import KeptWeights
-from .arrays import array, empty, layout_name, tensor
+from .arrays import array, empty, tensor
 from .convolution import Conv, activation_format, conv2d_shape, optional, run_conv2d, sides
 from .operator import Operator
-from .pooling import max_pool2d_backward
 from .team import torch_threads
 
 Ints = Sequence[int]
@@ -75,29 +72,17 @@ def _prepare(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     x, weight, _, stride, padding, dilation, groups = inputs
     y, argmax = output if isinstance(output, tuple) else (output, None)
     last = argmax is not None or activation_format(x, weight)
-    ctx.window = stride, padding, dilation, groups
     ctx.conv = Conv(x.shape[2:], weight.shape[2:], stride, padding, dilation, groups, last)
-    ctx.shape = conv2d_shape(x, weight, stride, padding, dilation)
-    ctx.masks = argmax is not None or takes_pooling(x, weight, groups)
     ctx.save_for_backward(x, weight, y, argmax)
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    x, weight, y, argmax = ctx.saved_tensors
-    needs = ctx.needs_input_grad
-    dx = dw = db = None
-    if dy is None:
-        pass
-    elif ctx.masks and needs[1] and not torch.is_grad_enabled():
-        dx, dw, db = conv2d_relu_backward(dy, y, argmax, x, weight, *ctx.window, needs[0], needs[2])
-    else:
-        dy = torch.where(y <= 0, 0, dy)
-        if argmax is not None:
-            square = [2, 2], [2, 2], [0, 0], [1, 1], False, True
-            dy = max_pool2d_backward(dy, argmax, ctx.shape, *square)
-        dx, dw, db = ctx.conv.gradients(dy, x, weight, needs)
-    return dx if needs[0] else None, dw, db if needs[2] else None, None, None, None, None
+    gradients: tuple[Tensor | None, ...] = None, None, None
+    if dy is not None:
+        x, weight, *saved = ctx.saved_tensors
+        gradients = ctx.conv.gradients(dy, x, weight, ctx.needs_input_grad, saved)
+    return *gradients, None, None, None, None
 
 
 conv2d_relu = Operator(
@@ -115,46 +100,4 @@ conv2d_relu_pool = Operator(
     fake=_fake_relu_pool,
     prepare=_prepare,
     gradients=_gradients,
-)
-
-
-def _run_backward(
-    dy: Tensor, y: Tensor, argmax: Tensor | None, x: Tensor, weight: Tensor, stride: Ints, padding: Ints,
-    dilation: Ints, groups: int, needs_dx: bool, bias: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    images, weights = array(x, True), array(weight)
-    dw, db = np.empty_like(weights), np.empty(len(weights) if bias else 0, weights.dtype)
-    saved = array(y, True), None if argmax is None else array(argmax, True)
-    with torch_threads():
-        dx = fused.conv2d_backward(
-            array(dy, True), images, weights, dw, db if bias else None, _options(stride, padding, dilation, groups),
-            layout_name(True), saved=saved, needs_dx=needs_dx,
-        )  # fmt: skip
-    return tensor(np.empty((0, 0, 0, 0), dw.dtype) if dx is None else dx, True), tensor(dw), tensor(db)
-
-
-def _fake_backward(
-    dy: Tensor, y: Tensor, argmax: Tensor | None, x: Tensor, weight: Tensor, stride: Ints, padding: Ints,
-    dilation: Ints, groups: int, needs_dx: bool, bias: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    dx = empty(x, x.shape if needs_dx else (0, 0, 0, 0), True)
-    return dx, empty(weight, weight.shape, False), weight.new_empty(weight.shape[0] if bias else 0)
-
-
-def _prepare_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    pass
-
-
-def _refuse(ctx: Any, *_: Any) -> Any:
-    raise RuntimeError("jitconv::conv2d_relu_backward has no gradient; `conv2d_relu` takes another way to one")
-
-
-# The gradients of either in channels_last, for x (empty if it is not needed), weights and bias.
-conv2d_relu_backward = Operator(
-    "conv2d_relu_backward(Tensor dy, Tensor y, Tensor? argmax, Tensor x, Tensor weight, int[] stride, int[] padding, "
-    "int[] dilation, int groups, bool needs_dx, bool bias) -> (Tensor, Tensor, Tensor)",
-    _run_backward,
-    fake=_fake_backward,
-    prepare=_prepare_backward,
-    gradients=_refuse,
 )

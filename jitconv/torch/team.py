@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..kernels.jit import carried_by
-from ..threads import available_threads, num_threads
+from ..threads import available_threads, get_num_threads, num_threads
 
 
 class OpenMP(NamedTuple):
@@ -48,14 +48,19 @@ def openmp() -> OpenMP | None:
     return OpenMP(team, thread, threads)
 
 
-@contextlib.contextmanager
-def torch_threads() -> Iterator[None]:
+_AS_THEY_ARE: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+
+
+def torch_threads() -> contextlib.AbstractContextManager[None]:
     """Let jitconv's calls inside a `with` block use PyTorch's threads, in this Python thread."""
     wanted = min(torch.get_num_threads(), available_threads())
     found = openmp() if wanted > 1 else None
-    with num_threads(wanted):
-        if found is None:
-            yield
-        else:
-            with carried_by(*found):
-                yield
+    if wanted != get_num_threads():
+        return _on(found, wanted)
+    return _AS_THEY_ARE if found is None else carried_by(*found)
+
+
+@contextlib.contextmanager
+def _on(found: OpenMP | None, wanted: int) -> Iterator[None]:
+    with num_threads(wanted), _AS_THEY_ARE if found is None else carried_by(*found):
+        yield
