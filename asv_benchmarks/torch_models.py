@@ -4,8 +4,8 @@
 
 For each model: the largest difference of the loss over `--steps` training steps with and without jitconv; a training
 step (forward, loss, backward, SGD) and inference of 1 and 32 images, as PyTorch's time over that of the accelerated
-model. PyTorch's is the faster of its two memory formats, and so is jitconv's. All of them take turns in one process, and
-a ratio is the median over the rounds. vgg_cifar, vgg11 and resnet18 see images of 32x32 pixels; vgg11_224 and
+model. PyTorch's is the faster of its two memory formats, and so is jitconv's. All of them take turns in one process,
+and a ratio is the median over the rounds. vgg_cifar, vgg11 and resnet18 see images of 32x32 pixels; vgg11_224 and
 resnet18_224 are the same networks at 224x224, with `--batch` divided by 16.
 """
 
