@@ -1,4 +1,4 @@
-"""PyTorch in both memory formats. The passes are its operators, called without autograd."""
+"""PyTorch in both memory formats. The passes are its operators; nothing here requires a gradient."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ def _read(result: object) -> tuple[Array, ...]:
 def convolution(layer: Conv, arrays: dict[str, Array], channels_last: bool, threads: int) -> dict[str, Call]:
     """Return a call of each pass."""
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
     given = _tensors(arrays, channels_last)
     x, w, b, dy = (given[name] for name in ("x", "w", "b", "dy"))
     step = [layer.stride] * 2, [layer.padding] * 2
@@ -46,7 +45,6 @@ def convolution(layer: Conv, arrays: dict[str, Array], channels_last: bool, thre
 def pooling(layer: Pool, arrays: dict[str, Array], channels_last: bool, threads: int) -> dict[str, Call]:
     """Return a call of each direction."""
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
     given = _tensors(arrays, channels_last)
     x, dy = given["x"], given["dy"]
     if not layer.kernel:
