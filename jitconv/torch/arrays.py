@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..relayout import relayout
+
 Array = NDArray[Any]
 
 DTYPES = (torch.float32, torch.float64)
@@ -41,6 +43,16 @@ def array(x: Tensor, channels_last: bool = False) -> Array:
         x = x.permute(0, 2, 3, 1)
     made: Array = x.contiguous().numpy()
     return made
+
+
+def weights_array(weight: Tensor) -> Array:
+    """Return weights in C order; those in channels_last are copied, on the threads of `torch_threads`."""
+    return relayout(array(weight, True), "NCHW") if is_channels_last(weight) else array(weight)
+
+
+def weights_tensor(a: Array, channels_last: bool) -> Tensor:
+    """Return the gradient of weights in the memory format of the weights, as PyTorch keeps it: else it is copied."""
+    return tensor(relayout(a, "NHWC"), True) if channels_last else tensor(a)
 
 
 def tensor(a: Array, channels_last: bool = False) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import conv, fused, pointwise, shapes, workspace
 from ..kept import KeptWeights
-from .arrays import Array, array, empty, is_channels_last, layout_name, tensor
+from .arrays import Array, array, empty, is_channels_last, layout_name, tensor, weights_array, weights_tensor
 from .operator import Operator
 from .pooling import max_pool2d_backward
 from .team import torch_threads
@@ -150,7 +150,9 @@ def run_conv2d(
     options = _options(stride, padding, dilation, groups, last)
     activation = "relu" if relu else None
     with torch_threads():
-        y = conv.conv2d(array(x, last), array(weight), optional(bias), activation=activation, kept=kept, **options)
+        y = conv.conv2d(
+            array(x, last), weights_array(weight), optional(bias), activation=activation, kept=kept, **options
+        )
     return tensor(y, last)
 
 
@@ -187,22 +189,24 @@ def _run_backward(
     dy: Tensor, y: Tensor | None, argmax: Tensor | None, x: Tensor, weight: Tensor, stride: Ints, padding: Ints,
     dilation: Ints, groups: int, channels_last: bool, needs_dx: bool, bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    images, weights, gradient = array(x, channels_last), array(weight), array(dy, channels_last)
-    dw, db = workspace.result(weights.shape, weights.dtype), np.empty(len(weights) if bias else 0, weights.dtype)
+    images, gradient = array(x, channels_last), array(dy, channels_last)
     saved = None
     if y is not None:
         saved = array(y, channels_last), None if argmax is None else array(argmax, channels_last)
     window = (stride[0], stride[1]), sides(padding), (dilation[0], dilation[1])
     options = fused.Options(*window, groups, "auto")
-    takes_tail = channels_last and fused.serves(options, x.shape[1], len(weights), x.element_size())
+    takes_tail = channels_last and fused.serves(options, x.shape[1], weight.shape[0], x.element_size())
     with torch_threads():
         if saved is not None and not takes_tail:
             gradient, saved = pointwise.relu_backward(gradient, saved[0]), None
+        weights = weights_array(weight)
+        dw, db = workspace.result(weights.shape, weights.dtype), np.empty(len(weights) if bias else 0, weights.dtype)
         dx = fused.conv2d_backward(
             gradient, images, weights, dw, db if bias else None, options, layout_name(channels_last), saved=saved,
             needs_dx=needs_dx,
         )  # fmt: skip
-    return tensor(np.empty((0, 0, 0, 0), dw.dtype) if dx is None else dx, channels_last), tensor(dw), tensor(db)
+        made = weights_tensor(dw, is_channels_last(weight))
+    return tensor(np.empty((0, 0, 0, 0), dw.dtype) if dx is None else dx, channels_last), made, tensor(db)
 
 
 def _fake_backward(
@@ -210,7 +214,7 @@ def _fake_backward(
     dilation: Ints, groups: int, channels_last: bool, needs_dx: bool, bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     dx = empty(x, x.shape if needs_dx else (0, 0, 0, 0), channels_last)
-    return dx, empty(weight, weight.shape, False), weight.new_empty(weight.shape[0] if bias else 0)
+    return dx, empty(weight, weight.shape, is_channels_last(weight)), weight.new_empty(weight.shape[0] if bias else 0)
 
 
 def _prepare_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -246,7 +250,9 @@ def _run_conv_transpose2d(
     options = _options(stride, padding, dilation, groups, last)
     extra = output_padding[0], output_padding[1]
     with torch_threads():
-        y = conv.conv_transpose2d(array(x, last), array(weight), optional(bias), output_padding=extra, **options)
+        y = conv.conv_transpose2d(
+            array(x, last), weights_array(weight), optional(bias), output_padding=extra, **options
+        )
     return tensor(y, last)
 
 

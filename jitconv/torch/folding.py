@@ -1,74 +1,100 @@
 """Weights as a convolution in use needs them: in C order and, if batch normalisation follows, multiplied by its scale.
 
-They are made once and kept until a value of what they are made of changes. That is seen by checksums of all of it at
-each call, which take a tenth of the time of making them.
+They are made once, packed once, and kept until a value of what they are made of changes. That is seen by a checksum of
+all of it at each call. PyTorch's own counters of changes do not see those that are made through ``.data`` or NumPy.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..kept import KeptWeights
+from .. import workspace
+from ..kept import SHARED_BYTES, KeptWeights
 from ..kernels.checksum import checksum
+from ..threads import get_num_threads
 from .arrays import array, is_channels_last
+from .team import torch_threads
 
 
-def _mark(x: Tensor | None) -> bytes:
-    """Return what tells the values of a tensor from others: a checksum of its memory, all of it if it is small."""
-    if x is None:
-        return b""
-    values = array(x, is_channels_last(x))
-    if values.ndim == 1:
-        return values.tobytes()
-    total = np.empty(1, np.int64)
-    checksum(values.dtype, 1, values, values.nbytes, total)
-    return total.tobytes()
+class _Unchanging(KeptWeights):
+    """Packed weights that nobody else can change: they need no checksum of their own."""
+
+    def packed(self, call: object, packing: Any, w: NDArray[Any], b: NDArray[Any] | None, threads: int) -> NDArray[Any]:
+        """Return w and b as `call` packs them; they are always the same."""
+        held = self._held
+        if held is not None and held[0] is call:
+            return held[2]
+        memory = workspace.aligned_empty((packing.bytes // w.itemsize,), w.dtype)
+        packing.into(memory, w, b, threads)
+        self._held = call, (b"", b""), memory
+        return memory
+
+
+class InUse(NamedTuple):
+    """The weights and the bias that a convolution is given, and where they are kept packed."""
+
+    weight: Tensor
+    bias: Tensor | None
+    kept: KeptWeights | None
 
 
 class Folded:
-    """The weights and the bias of the last call with this object, and their packed form."""
+    """What the last call with this object was given, for the next one. Python threads may share it."""
 
     def __init__(self) -> None:
-        self.kept = KeptWeights()
-        self._held: tuple[tuple[Any, ...], Tensor, Tensor | None] | None = None
+        self._kept = KeptWeights()
+        self._held: tuple[tuple[Any, ...], InUse] | None = None
 
     def __reduce__(self) -> tuple[type[Folded], tuple[()]]:
-        return Folded, ()
+        return Folded, ()  # a copy makes its own
 
-    def parameters(
-        self, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the weights and the bias of the convolution and what follows it."""
+    def parameters(self, weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | None) -> InUse:
+        """Return the weights and the bias of a convolution and the normalisation that may follow it."""
         if norm is None and not is_channels_last(weight):
-            return weight, bias
-        sources = weight, bias, *(() if norm is None else _statistics(norm))
-        marks = *(_mark(one) for one in sources), None if norm is None else norm.eps
+            return InUse(weight, bias, self._kept)
+        marks = _checksum(weight), *map(_bytes, (bias, *_statistics(norm))), None if norm is None else norm.eps
         held = self._held
         if held is None or held[0] != marks:
+            made = _fold(weight.detach(), bias, norm)
             # Published when it is complete: another Python thread may be reading it.
-            held = self._held = marks, *_fold(weight.detach(), bias, norm)
-        return held[1], held[2]
+            held = self._held = marks, InUse(*made, _Unchanging())
+        return held[1]
 
 
-def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor | None, ...]:
-    return norm.weight, norm.bias, norm.running_mean, norm.running_var
+def _checksum(weight: Tensor) -> bytes:
+    values = array(weight, is_channels_last(weight))
+    with torch_threads():
+        used = get_num_threads() if values.nbytes > SHARED_BYTES else 1
+        sums = np.empty(used, np.int64)
+        checksum(values.dtype, used, values, values.nbytes, sums)
+    return sums.tobytes()
+
+
+def _bytes(x: Tensor | None) -> bytes | None:
+    return None if x is None else array(x).tobytes()
+
+
+def _statistics(norm: nn.BatchNorm2d | None) -> tuple[Tensor | None, ...]:
+    return () if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
 
 def _fold(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
     """Return weights in C order and the bias, of which nothing is shared with a parameter."""
-    if norm is None:
-        return weight.contiguous(), None if bias is None else bias.detach().clone()
-    gamma, beta, mean, variance = (None if one is None else one.detach().double() for one in _statistics(norm))
-    assert mean is not None
-    assert variance is not None
-    scale = torch.rsqrt(variance + norm.eps)
-    if gamma is not None:
-        scale = scale * gamma
-    shift = (0 if bias is None else bias.detach().double()) - mean
-    folded = shift * scale if beta is None else shift * scale + beta
-    weights = weight.contiguous() * scale.to(weight.dtype)[:, None, None, None]
-    return weights, folded.to(weight.dtype)
+    with torch.no_grad():
+        if norm is None:
+            return weight.contiguous(), None if bias is None else bias.clone()
+        gamma, beta, mean, variance = (None if one is None else one.double() for one in _statistics(norm))
+        assert mean is not None
+        assert variance is not None
+        scale = torch.rsqrt(variance + norm.eps)
+        if gamma is not None:
+            scale = scale * gamma
+        shift = -mean * scale if bias is None else (bias.double() - mean) * scale
+        if beta is not None:
+            shift = shift + beta
+        return weight.contiguous() * scale.to(weight.dtype)[:, None, None, None], shift.to(weight.dtype)

@@ -13,16 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from .. import validate
-from ..kept import KeptWeights
 from ..shapes import Pair
 from . import checks, convolution, fusion, global_pooling, pooling
 from .arrays import as_format
 from .convolution import activation_format
 from .direct import goes_direct
+from .folding import InUse
 
 IntOrPair = int | tuple[int, int]
-# Returns the weights and the bias as a kernel takes them, and where they are kept packed.
-Use = Callable[[], tuple[Tensor, Tensor | None, KeptWeights | None]]
 
 
 def _batched(x: Tensor) -> tuple[Tensor, bool]:
@@ -74,7 +72,7 @@ def run_conv2d(
     dilation: Any,
     groups: int,
     *,
-    use: Use | None = None,
+    use: Callable[[], InUse] | None = None,
     relu: bool = False,
     pools: bool = False,
 ) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import fused
 from ..kept import KeptWeights
-from .arrays import array, empty, tensor
+from .arrays import array, empty, tensor, weights_array
 from .convolution import Conv, activation_format, conv2d_shape, optional, run_conv2d, sides
 from .operator import Operator
 from .team import torch_threads
@@ -56,7 +56,7 @@ def run_relu_pool(
     """Return the largest of each 2x2 pixels of ReLU of a convolution, and which it is, by kernels alone."""
     options = _options(stride, padding, dilation, groups)
     with torch_threads():
-        y, argmax = fused.conv2d_pooled(array(x, True), array(weight), optional(bias), options, kept)
+        y, argmax = fused.conv2d_pooled(array(x, True), weights_array(weight), optional(bias), options, kept)
     return tensor(y, True), tensor(argmax, True)
 
 

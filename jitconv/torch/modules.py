@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ..kept import KeptWeights
 from . import checks, functional
 from .direct import in_transform
-from .folding import Folded
+from .folding import Folded, InUse
 
 
 def serves(x: Any, *parameters: Tensor | None) -> bool:
@@ -56,12 +55,12 @@ class Conv2d(Twin, nn.Conv2d):
         window = self.stride, self.own_padding(), self.dilation, self.groups
         return functional.run_conv2d(*self.padded(input), *window, use=self.in_use)
 
-    def in_use(self, norm: nn.BatchNorm2d | None = None) -> tuple[Tensor, Tensor | None, KeptWeights | None]:
+    def in_use(self, norm: nn.BatchNorm2d | None = None) -> InUse:
         """Return the weights and the bias, with those of a normalisation that follows, and where they are kept."""
         if self.training:
-            return self.weight, self.bias, None
+            return InUse(self.weight, self.bias, None)
         folded: Folded = self.__dict__.setdefault("_folded", Folded())
-        return *folded.parameters(self.weight, self.bias, norm), folded.kept
+        return folded.parameters(self.weight, self.bias, norm)
 
     def train(self, mode: bool = True) -> Any:
         """Behave as in training, or, with False, as in use; training gives the memory of packed weights back."""
