@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 import torch.jit as tracing
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -15,19 +16,19 @@ try:  # Names of PyTorch's own: where they are missing, every call is dispatched
     from torch._C import _len_torch_dispatch_stack as _modes
     from torch._C._functorch import maybe_current_level as _level
 
-    _KNOWN = True
+    _KNOWN = hasattr(forward_ad, "_current_level")
 except ImportError:
     _KNOWN = False
 
 
 def in_transform() -> bool:
-    """Return whether a transform of `torch.func` (vmap, grad, ...) is under way."""
-    return _KNOWN and not is_compiling() and _level() is not None
+    """Return whether a transform of `torch.func` (vmap, grad, ...) is under way, or a forward-mode gradient."""
+    return _KNOWN and not is_compiling() and (_level() is not None or forward_ad._current_level >= 0)
 
 
 def plain(tensors: Iterable[Tensor]) -> bool:
     """Return whether nothing traces, transforms or replaces what is computed from these tensors."""
-    if is_compiling() or not _KNOWN or _modes() or _level() is not None or tracing.is_tracing():
+    if is_compiling() or not _KNOWN or _modes() or in_transform() or tracing.is_tracing():
         return False
     return all(type(one) in _PLAIN for one in tensors)
 

@@ -2,14 +2,16 @@
 
 Tensors are of float32 or float64 on the CPU, (N, C, H, W) or one image (C, H, W); others raise a TypeError. Their
 memory is used where it lies: contiguous tensors run in NCHW, channels_last ones in NHWC, and the result has the memory
-format that PyTorch would give it.
+format that PyTorch would give it. Inside transforms of `torch.func` and forward-mode gradients PyTorch computes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from .. import validate
@@ -17,10 +19,22 @@ from ..shapes import Pair
 from . import checks, convolution, fusion, global_pooling, pooling
 from .arrays import as_format
 from .convolution import activation_format
-from .direct import goes_direct
+from .direct import goes_direct, in_transform
 from .folding import InUse
 
 IntOrPair = int | tuple[int, int]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _or_pytorch(function: Function) -> Function:
+    """Leave calls inside transforms of `torch.func` and forward-mode gradients to PyTorch's function of that name."""
+    original = getattr(torch.nn.functional, function.__name__)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        return (original if in_transform() else function)(*arguments, **options)
+
+    return cast(Function, call)
 
 
 def _batched(x: Tensor) -> tuple[Tensor, bool]:
@@ -29,6 +43,7 @@ def _batched(x: Tensor) -> tuple[Tensor, bool]:
     return (x, False) if x.dim() == 4 else (x.unsqueeze(0), True)
 
 
+@_or_pytorch
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -99,6 +114,7 @@ def run_conv2d(
     return y.squeeze(0) if single else y
 
 
+@_or_pytorch
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -154,6 +170,7 @@ def _pool_window(kernel: Any, stride: Any, padding: Any) -> tuple[Pair, Pair, Pa
     return size, step, checks.pool_padding(checks.pair(padding, "padding", 0), size)
 
 
+@_or_pytorch
 def max_pool2d(
     input: Tensor,
     kernel_size: IntOrPair,
@@ -201,6 +218,7 @@ def max_pool2d(
     return y, indices.squeeze(0) if single else indices
 
 
+@_or_pytorch
 def avg_pool2d(
     input: Tensor,
     kernel_size: IntOrPair,
@@ -243,6 +261,7 @@ def avg_pool2d(
     return y.squeeze(0) if single else y
 
 
+@_or_pytorch
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Return the average of each image, as `torch.nn.functional.adaptive_avg_pool2d` with an output of 1x1.
 
@@ -266,6 +285,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     return y.squeeze(0) if single else y
 
 
+@_or_pytorch
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Return the largest pixel of each image, as `torch.nn.functional.adaptive_max_pool2d` with an output of 1x1.
 

@@ -96,9 +96,23 @@ def test_computed_by_jitconv(generator, monkeypatch):
     assert calls == [1]
 
 
-def test_under_a_transform_it_is_left_to_pytorch(generator):
+# PyTorch loads its rules for forward-mode gradients with `torch.jit.script`.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_transforms_are_left_to_pytorch(generator):
     module, images = jt.Conv2d(4, 6, 3).double(), generator(5, 2, 4, 8, 8)
     torch.testing.assert_close(torch.vmap(module)(images), torch.stack([module(one) for one in images]))
+    w = module.weight.detach()
+    for function in (module, lambda x: functional.conv2d(x, w), lambda x: functional.max_pool2d(x, 2)):
+        (dx,) = torch.autograd.functional.vjp(lambda x, f=function: f(x).sum(), images[0])[1:]
+        torch.testing.assert_close(torch.func.grad(lambda x, f=function: f(x).sum())(images[0]), dx)
+        # Each of them is linear near its argument, up to the bias.
+        y, tangent = torch.func.jvp(function, (images[0],), (images[0],))
+        with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+            dual = function(torch.autograd.forward_ad.make_dual(images[0], images[0]))
+            torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, tangent)
+        torch.testing.assert_close(y, function(images[0]))
+        shift = module.bias[:, None, None] if function is module else 0
+        torch.testing.assert_close(tangent, y - shift)
 
 
 def test_wrong_input_is_refused_as_by_the_functions(generator):
