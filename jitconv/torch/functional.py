@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import validate
 from ..shapes import Pair
 from . import checks, convolution, fusion, global_pooling, pooling
-from .arrays import as_format
+from .arrays import as_format, empty, is_channels_last
 from .convolution import activation_format
 from .direct import goes_direct, in_transform
 from .folding import InUse
@@ -214,7 +214,8 @@ def max_pool2d(
     y = y.squeeze(0) if single else y
     if not return_indices:
         return y
-    indices = pooling.flat_indices(argmax, x.shape[2:], kernel, step, sides, dilations)
+    found = pooling.flat_indices(argmax, x.shape[2:], kernel, step, sides, dilations)
+    indices = empty(found, found.shape, is_channels_last(x)).copy_(found)  # 1x1 pixels could be in either format
     return y, indices.squeeze(0) if single else indices
 
 
