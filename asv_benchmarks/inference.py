@@ -22,27 +22,11 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from variants.layers import CONVOLUTIONS
+from variants.layers import LAYERS as LAYERS_OF_BATCHES
 
 # [C, H, W, F, kernel, stride, padding]
-LAYERS = {
-    "simple_convnet": (1, 28, 28, 30, 5, 1, 0),
-    "deep_convnet_1": (1, 28, 28, 16, 3, 1, 1),
-    "deep_convnet_2": (16, 28, 28, 16, 3, 1, 1),
-    "deep_convnet_4": (32, 14, 14, 32, 3, 1, 2),
-    "deep_convnet_6": (64, 8, 8, 64, 3, 1, 1),
-    "vgg_cifar_1": (3, 32, 32, 64, 3, 1, 1),
-    "vgg_cifar_2": (64, 32, 32, 64, 3, 1, 1),
-    "vgg_cifar_4": (128, 16, 16, 128, 3, 1, 1),
-    "vgg_cifar_6": (256, 8, 8, 256, 3, 1, 1),
-    "vgg_cifar_8": (512, 4, 4, 512, 3, 1, 1),
-    "alexnet_2": (64, 27, 27, 192, 5, 1, 2),
-    "resnet50_stem": (3, 224, 224, 64, 7, 2, 3),
-    "resnet50_56_1x1_up": (64, 56, 56, 256, 1, 1, 0),
-    "resnet50_56_1x1_down": (256, 56, 56, 64, 1, 1, 0),
-    "resnet50_28_3x3_s2": (128, 56, 56, 128, 3, 2, 1),
-    "resnet50_14_3x3": (256, 14, 14, 256, 3, 1, 1),
-    "resnet50_7_1x1": (512, 7, 7, 2048, 1, 1, 0),
-}
+LAYERS = {name: LAYERS_OF_BATCHES[name][1:] for name in CONVOLUTIONS if LAYERS_OF_BATCHES[name].n > 1}
 Shape = tuple[int, ...]
 Call = Callable[[], object]
 

@@ -16,24 +16,14 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from variants.layers import CONVOLUTIONS
+from variants.layers import LAYERS as LAYERS_OF_NETWORKS
 
 import jitconv
 
-# [N, C, H, W, F, kernel, stride, padding]
+# [N, C, H, W, F, kernel, stride, padding]: of the layers of networks those of 3x3 and 5x5, and some between them.
 LAYERS = {
-    "simple_convnet": (100, 1, 28, 28, 30, 5, 1, 0),
-    "deep_convnet_1": (100, 1, 28, 28, 16, 3, 1, 1),
-    "deep_convnet_2": (100, 16, 28, 28, 16, 3, 1, 1),
-    "deep_convnet_4": (100, 32, 14, 14, 32, 3, 1, 2),
-    "deep_convnet_6": (100, 64, 8, 8, 64, 3, 1, 1),
-    "vgg_cifar_1": (64, 3, 32, 32, 64, 3, 1, 1),
-    "vgg_cifar_2": (64, 64, 32, 32, 64, 3, 1, 1),
-    "vgg_cifar_4": (64, 128, 16, 16, 128, 3, 1, 1),
-    "vgg_cifar_6": (64, 256, 8, 8, 256, 3, 1, 1),
-    "vgg_cifar_8": (64, 512, 4, 4, 512, 3, 1, 1),
-    "alexnet_2": (16, 64, 27, 27, 192, 5, 1, 2),
-    "resnet50_28_3x3_s2": (8, 128, 56, 56, 128, 3, 2, 1),
-    "resnet50_14_3x3": (8, 256, 14, 14, 256, 3, 1, 1),
+    **{name: tuple(LAYERS_OF_NETWORKS[name]) for name in CONVOLUTIONS if LAYERS_OF_NETWORKS[name].kernel in (3, 5)},
     "one image, 8 channels": (1, 8, 28, 28, 8, 3, 1, 1),
     "one image, 32 channels": (1, 32, 14, 14, 32, 3, 1, 1),
     "one image, 64 channels": (1, 64, 32, 32, 64, 3, 1, 1),

@@ -45,7 +45,7 @@ class KeptWeights:
 
     def packed(self, call: object, packing: _Packing, w: Array, b: Array | None, threads: int) -> Array:
         """Return w and b as `call` packs them."""
-        mark = fingerprint(w, threads), b"" if b is None else b.tobytes()
+        mark = self._mark(w, b, threads)
         held = self._held
         if held is not None and held[0] is call and held[1] == mark:
             return held[2]
@@ -54,6 +54,10 @@ class KeptWeights:
         # Published when it is complete, and never written again: another thread may be reading it.
         self._held = call, mark, memory
         return memory
+
+    def _mark(self, w: Array, b: Array | None, threads: int) -> tuple[bytes, bytes]:
+        """Return what tells whether w and b are those that are held."""
+        return fingerprint(w, threads), b"" if b is None else b.tobytes()
 
 
 def fingerprint(a: Array, threads: int) -> bytes:
