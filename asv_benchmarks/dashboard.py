@@ -45,12 +45,14 @@ README = (r"^ratios\.(Forward|Backward|Max|Average).*\('(NumPy|Cython|Cython nai
 COMPARED = (rf"^(convolution|pooling)\..*\({JITCONV}", r"^training\.Step.*\('jitconv', 'simple_convnet', 'float32'")
 
 
-def asv(*arguments: str, **environment: str) -> int:
+def asv(*arguments: str, quiet: bool = False, **environment: str) -> int:
     """Run asv in its folder, and return how it ended."""
     if importlib.util.find_spec("asv") is None:
         sys.exit('asv is not installed: pip install ".[bench]"')
     given = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ASV_PYTHONPATH")}
-    return subprocess.run([sys.executable, "-m", "asv", *arguments], cwd=HERE, env=given | environment).returncode
+    output = subprocess.DEVNULL if quiet else None
+    command = [sys.executable, "-m", "asv", *arguments]
+    return subprocess.run(command, cwd=HERE, env=given | environment, stdout=output).returncode
 
 
 def git(*arguments: str) -> str:
@@ -61,7 +63,7 @@ def git(*arguments: str) -> str:
 def know_machine() -> None:
     """Let asv note what this machine is; it asks otherwise."""
     if not (Path.home() / ".asv-machine.json").exists():
-        asv("machine", "--yes")
+        asv("machine", "--yes", quiet=True)  # it prints questions and answers them itself
 
 
 def build_cython() -> None:
