@@ -24,7 +24,8 @@ from numba.core import config
 
 from . import kernels, validate
 from .kernels import waiting
-from .kernels.jit import WORKERS, Job, Worker, cache_folder, cache_problem, compile_launchers
+from .kernels.cache import cache_folder, cache_problem
+from .kernels.jit import WORKERS, Job, Worker, compile_launchers
 
 BOTH = "both"
 MOST_PROCESSES = 8  # each takes 330 MB

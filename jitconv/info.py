@@ -12,7 +12,7 @@ from numba import threading_layer
 from numba.core import config
 
 from . import threads
-from .kernels.jit import cache_folder, cache_problem
+from .kernels.cache import cache_folder, cache_problem
 from .kernels.simd import CPU_NAME, FEATURES, VECTOR_BYTES
 from .kernels.tile import TILES
 from .version import __version__

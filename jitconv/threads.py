@@ -17,7 +17,6 @@ from numba.core import config
 
 from . import validate
 
-_lock = threading.Lock()
 _chosen: int | None = None
 _local = threading.local()
 
@@ -42,8 +41,7 @@ def set_num_threads(n: int) -> None:
         If `n` is not an integer from 1 to the number that Numba was started with (NUMBA_NUM_THREADS).
     """
     global _chosen
-    with _lock:
-        _chosen = validate.thread_count(n, available_threads())
+    _chosen = validate.thread_count(n, available_threads())
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import pytest
 import jitconv
 from jitconv import ahead
 from jitconv.cli import main
-from jitconv.kernels import jit
+from jitconv.kernels import cache
 from jitconv.training import warming
 
 
@@ -69,7 +69,7 @@ def test_warmup(warm):
     assert (status, err) == (0, "")
     assert lines[0].startswith("compiled 2 kernels in ")
     assert lines[1].startswith("float32: ")
-    assert lines[2] == f"kept in {jit.cache_folder()}"
+    assert lines[2] == f"kept in {cache.cache_folder()}"
     assert "max_pooling.max_pool_nhwc float32" in wanted
     assert not {name for name in wanted if name.endswith("float64") or "nchw" in name}
 
@@ -84,13 +84,13 @@ def test_warmup_of_models(warm):
 def test_warmup_with_nothing_to_do(monkeypatch, capsys):
     monkeypatch.setattr(ahead, "compile_kept", lambda jobs: [])
     assert main(["warmup"]) == 0
-    assert capsys.readouterr().out == f"nothing to compile: all is kept in {jit.cache_folder()}\n"
+    assert capsys.readouterr().out == f"nothing to compile: all is kept in {cache.cache_folder()}\n"
 
 
 def test_warmup_that_cannot_be_kept(monkeypatch, capsys):
     monkeypatch.setattr(ahead, "cache_problem", lambda: "cannot be written: Permission denied")
     assert main(["warmup"]) == 1
-    problem = f"{jit.cache_folder()} cannot be written: Permission denied"
+    problem = f"{cache.cache_folder()} cannot be written: Permission denied"
     assert capsys.readouterr() == ("", f"jitconv warmup: error: nothing can be kept: {problem}\n")
     monkeypatch.setattr(warming.config, "DISABLE_JIT", 1)
     assert main(["warmup"]) == 1

@@ -5,10 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import hashlib
-import os
-import pathlib
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,47 +13,16 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, from_dtype, njit, prange, threading_layer, types
 from numba.core import cgutils, config
-from numba.core.caching import FunctionCache, NullCache
+from numba.core.caching import NullCache
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
-from ..version import __version__
-from . import waiting
+from . import forks, waiting
+from .cache import enable_cache
 
 # `contract` lets a product and a sum become one fused operation; it assumes nothing about NaN, inf or order.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-
-
-def _fingerprint() -> str:
-    digest = hashlib.sha256(__version__.encode())
-    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-FINGERPRINT = _fingerprint()
-
-
-class _KernelCache(FunctionCache):
-    """Numba's on-disk cache, keyed by the text of every kernel module as well.
-
-    Numba's own key knows a function's bytecode but not its callees or intrinsics: without this a changed
-    tile would leave old machine code in use.
-    """
-
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (*super()._index_key(sig, codegen), FINGERPRINT)
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(OSError):  # a folder that cannot be written: the code serves this process
-            super().save_overload(sig, data)
-
-
-def _enable_cache(holder: Any, function: Callable[..., Any]) -> None:
-    """Let what is compiled be kept on disk, if there is any folder for it; `jitconv info` tells."""
-    with contextlib.suppress(RuntimeError):  # Numba: "no locator available"
-        holder._cache = _KernelCache(function)
-
 
 _launching = threading.RLock()
 _takes_concurrent_launches = False
@@ -81,7 +46,7 @@ def kernel(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = njit(parallel=parallel, **_OPTIONS)(function)
         if not config.DISABLE_JIT:
-            _enable_cache(dispatcher, function)
+            enable_cache(dispatcher, function)
         return functools.wraps(function)(functools.partial(_launch_guarded, dispatcher)) if parallel else dispatcher
 
     return decorate
@@ -177,9 +142,17 @@ def _member() -> Any:
     return made
 
 
+# A worker as C sees it; the first argument carries a dtype and is never read.
+_AS_C = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+
 def _start(address: int, table: Any, threads: int) -> None:
-    """Run a worker on Numba's threads, or on those of `carried_by`."""
-    if _carrier.held is None:
+    """Run a worker on Numba's threads, or on those of `carried_by`; where there are none, part after part."""
+    if forks.threads_left_behind() or (forks.is_forked() and _carrier.held is not None):
+        part = _AS_C(address)
+        for thread in range(threads):
+            part(None, table.ctypes.data, thread, threads)
+    elif _carrier.held is None:
         _launch(address, table, threads)
     else:
         team, *numbering = _carrier.held
@@ -244,7 +217,8 @@ _ON_ARRAYS = {2: (_run_two, _fill_two), 3: (_run_three, _fill_three), 5: (_run_f
 
 def compile_launchers(dtype: np.dtype[Any]) -> None:
     """Compile what starts workers: in parallel, alone, and on the arrays of small convolutions and poolings."""
-    _launch(0, np.zeros(1, np.int64), 0)
+    if not forks.threads_left_behind():
+        _launch(0, np.zeros(1, np.int64), 0)
     table, (vector, batch) = types.int64[::1], (types.Array(from_dtype(dtype), ndim, "C") for ndim in (1, 4))
     _run.compile((types.int64, table))
     scratch, argmax = types.Array(types.uint8, 1, "C"), types.Array(types.uint8, 4, "C")
@@ -253,25 +227,6 @@ def compile_launchers(dtype: np.dtype[Any]) -> None:
         run, fill = _ON_ARRAYS[len(arrays)]
         run.compile((types.int64, table, *arrays))
         fill.compile((table, *arrays))
-
-
-def cache_folder() -> str | None:
-    """Return the folder in which compiled code is kept, None if there is none."""
-    folder = _run.stats.cache_path
-    return None if folder is None else str(folder)
-
-
-def cache_problem() -> str | None:
-    """Return why nothing that is compiled can be kept on disk, None if it can."""
-    folder = cache_folder()
-    if folder is None:
-        return "no folder can be written"
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return f"cannot be written: {error.strerror}"
 
 
 class _Nothing(ctypes.Structure):
@@ -301,15 +256,19 @@ class _Found(NullCache):
 
 
 class _Compiled(CFunc):
-    """A function at an address, from `_KernelCache` if it is there."""
+    """A function at an address, from the cache if it is there."""
 
     _cache: Any
 
     def enable_caching(self) -> None:
-        _enable_cache(self, self._pyfunc)
+        enable_cache(self, self._pyfunc)
 
     def load(self) -> bool:
         """Take the code from the cache, and return whether it was there."""
+        with global_compiler_lock:
+            return self._load()
+
+    def _load(self) -> bool:
         found = self._cache.load_overload(self._sig, self._targetdescr.target_context)
         if found is not None:
             self._cache = _Found(found)
@@ -387,6 +346,10 @@ class Worker:
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.__doc__ = function.__doc__
 
+    def renew_lock(self) -> None:
+        """Forget who holds the lock: threads of a parent process."""
+        self._lock = threading.Lock()
+
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return where the code for a dtype is, which is compiled if it has to be."""
         found = self._compiled.get(dtype.char)
@@ -448,3 +411,13 @@ def worker(function: Callable[..., None]) -> Worker:
     made = Worker(function)
     WORKERS[made.name] = made
     return made
+
+
+def _renew_locks() -> None:
+    global _launching
+    _launching = threading.RLock()
+    for made in WORKERS.values():
+        made.renew_lock()
+
+
+forks.renewed_after_fork(_renew_locks)

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from . import forks
+
 PATIENCE = 2.0  # seconds of compiling in this process before it is told
 NOTICE = "jitconv: compiling kernels, once for this machine; `jitconv warmup` does it ahead"
 NOTICE_UNKEPT = "jitconv: compiling kernels, in each process anew: no cache folder can be written (see `jitconv info`)"
@@ -55,3 +57,11 @@ def compiling(kept: bool) -> Iterator[None]:
         timer.cancel()
         with _lock:
             _seconds += time.perf_counter() - start
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+forks.renewed_after_fork(_renew_lock)

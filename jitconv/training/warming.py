@@ -11,7 +11,8 @@ import numpy as np
 from numba.core import config
 
 from .. import ahead
-from ..kernels.jit import Job, cache_folder
+from ..kernels.cache import cache_folder
+from ..kernels.jit import Job
 from . import rehearsal, zoo
 from .command import DEFAULTS, CommandError
 from .optimizers import Adam
