@@ -29,11 +29,11 @@ STEPS = (
     ("plan", "geometry"),
     ("conv", "pool", "columns", "pointwise", "relayout", "fused", "dense"),
     ("layers",),
-    ("training", "torch", "compat", "info"),
+    ("training", "torch", "onnx", "compat", "info"),
     ("cli",),
 )
 STEP_OF = {name: step for step, names in enumerate(STEPS) for name in names}
-OPTIONAL = ("tqdm", "safetensors", "matplotlib", "mlxtend", "torch", "dezero")
+OPTIONAL = ("tqdm", "safetensors", "matplotlib", "mlxtend", "torch", "onnx", "dezero")
 NUMBA_OPTIONS = {
     "nogil",
     "cache",
