@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from onnx import numpy_helper
 
-from .node import Array, Node
+from .node import Array, Node, tensor_array
 from .operator import Run
 
 
@@ -133,7 +132,7 @@ def shape(node: Node) -> Run:
 def constant(node: Node) -> Run:
     """Return the value of an attribute."""
     made: dict[str, Callable[[Any], Array]] = {
-        "value": lambda tensor: np.array(numpy_helper.to_array(tensor)),
+        "value": tensor_array,
         "value_float": lambda value: np.array(value, np.float32),
         "value_floats": lambda value: np.array(value, np.float32),
         "value_int": lambda value: np.array(value, np.int64),
@@ -152,7 +151,7 @@ def constant(node: Node) -> Run:
 def constant_of_shape(node: Node) -> Run:
     """Return an array of this shape whose elements are all the same: of float32 and zero if nothing is said."""
     value = node.attribute("value")
-    element = np.zeros((), np.float32) if value is None else numpy_helper.to_array(value).reshape(())
+    element = np.zeros((), np.float32) if value is None else tensor_array(value).reshape(())
 
     def run(shape: Array) -> Array:
         return np.full(tuple(shape.tolist()), element, element.dtype)

@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto
 from onnx.backend.base import Backend as BaseBackend
 from onnx.backend.base import BackendRep
 
-from .model import Reader, read
+from .model import Reader, check_operators, read
 from .node import Array, Value
 from .program import Program
 from .refusal import UnsupportedModelError
@@ -155,6 +155,7 @@ class Backend(BaseBackend):
         opset = onnx.defs.onnx_opset_version() if opset_version is None else opset_version
         super().run_node(node, inputs, device, outputs_info, opset_version=opset)
         given = _named(tuple(dict.fromkeys(name for name in node.input if name)), inputs)
+        check_operators([node])
         # Of constants a reader computes everything at once.
         reader = Reader(opset, {name: Value.of(a) for name, a in given.items()}, [name for name in node.output if name])
         reader.add([node])

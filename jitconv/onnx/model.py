@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-from .node import DTYPES, Node, Value, element_word, listed
+from .node import DTYPES, Node, Value, element_word, listed, tensor_array
 from .operator import Operator
 from .operators import OPERATORS
 from .program import Input, Program, Step, named_errors
@@ -29,30 +28,40 @@ def read(model: ModelProto) -> Program:
     """
     if not isinstance(model, ModelProto):
         raise TypeError(f"`model` must be an onnx.ModelProto, as onnx.load returns it, got {type(model).__name__}")
-    for tensor in model.graph.initializer:
-        if onnx.external_data_helper.uses_external_data(tensor):
-            raise ValueError(f"the data of `{tensor.name}` is in another file: load it with onnx.load")
     onnx.checker.check_model(model)
     if model.functions:
         raise UnsupportedModelError("functions of a model are not served: put in their nodes with onnx.inliner")
     if model.graph.sparse_initializer:
         raise UnsupportedModelError("sparse initializers are not served")
+    check_operators(model.graph.node)
     opset = max((one.version for one in model.opset_import if one.domain in OUR_DOMAINS), default=0)
     reader = Reader(opset, _known(model), [one.name for one in model.graph.output])
     reader.add(model.graph.node)
     return reader.program(_inputs(model.graph))
 
 
+def check_operators(nodes: Iterable[NodeProto]) -> None:
+    """Refuse nodes whose operator is not served, and strides below 1.
+
+    onnx 1.20 and older divides by the strides when it infers shapes: zero would end the process.
+    """
+    for proto in nodes:
+        node = Node(proto, 0, ())
+        if proto.domain not in OUR_DOMAINS:
+            node.refuse(f"the operator of the domain {proto.domain!r} is not served")
+        if proto.op_type not in OPERATORS:
+            node.refuse(f"the operator is not served, only {', '.join(OPERATORS)}")
+        strides = node.attribute("strides", ())
+        if min(strides, default=1) < 1:
+            raise ValueError(f"{node}: `strides` must be at least 1, got {strides}")
+
+
 def _known(model: ModelProto) -> dict[str, Value]:
     """Return what can be known of values without running anything."""
     graph = onnx.shape_inference.infer_shapes(model, check_type=True, data_prop=True).graph
     known = {one.name: _value(one) for one in (*graph.value_info, *graph.output, *graph.input)}
-    return known | {one.name: _initial_value(one) for one in model.graph.initializer}
-
-
-def _initial_value(tensor: TensorProto) -> Value:
-    """Return an initializer; a copy, for kernels take no read-only memory as it is."""
-    return Value(tensor.data_type, tuple(tensor.dims), np.array(numpy_helper.to_array(tensor)))
+    initial = {one.name: Value(one.data_type, tuple(one.dims), tensor_array(one)) for one in model.graph.initializer}
+    return known | initial
 
 
 def _value(info: ValueInfoProto) -> Value:
@@ -100,7 +109,7 @@ class Reader:
         self._memory: dict[str, str] = {}  # of what may be a view: the name of the value whose memory it has
 
     def add(self, nodes: Sequence[NodeProto]) -> None:
-        """Read the nodes, which are in an order in which they may run, or refuse one of them."""
+        """Read the nodes, whose operators are served, in an order in which they may run."""
         readers = _readers(nodes, self._outputs)
         computed: set[int] = set()  # nodes that the one before them computes as well
         for index, proto in enumerate(nodes):
@@ -117,14 +126,9 @@ class Reader:
             self._add(operator, node)
 
     def _operator(self, proto: NodeProto) -> tuple[Operator, Node]:
-        """Return a node with its operator, or refuse it."""
-        known = proto.domain in OUR_DOMAINS and proto.op_type in OPERATORS
-        version = onnx.defs.get_schema(proto.op_type, self._opset, "").since_version if known else 0
-        node = Node(proto, version, [self._known.get(name, Value()) for name in proto.input])
-        if not known:
-            domain = "" if proto.domain in OUR_DOMAINS else f" of the domain {proto.domain!r}"
-            node.refuse(f"the operator{domain} is not served, only {', '.join(OPERATORS)}")
-        return OPERATORS[proto.op_type], node
+        """Return a node with its operator."""
+        version = onnx.defs.get_schema(proto.op_type, self._opset, "").since_version
+        return OPERATORS[proto.op_type], Node(proto, version, [self._known.get(name, Value()) for name in proto.input])
 
     def _add(self, operator: Operator, node: Node) -> None:
         with named_errors(str(node)):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, external_data_helper, helper, numpy_helper
 
 from .. import validate
 from ..shapes import Pair
@@ -33,6 +33,13 @@ def listed(elements: Iterable[int]) -> str:
     """Return dtypes of ONNX as a list in words."""
     *most, last = map(element_word, elements)
     return f"{', '.join(most)} and {last}"
+
+
+def tensor_array(tensor: TensorProto) -> Array:
+    """Return the elements of a tensor; a copy, for kernels take no read-only memory as it is."""
+    if external_data_helper.uses_external_data(tensor):
+        raise ValueError(f"the data of `{tensor.name}` is in another file: load it with onnx.load")
+    return np.array(numpy_helper.to_array(tensor))
 
 
 class Value(NamedTuple):

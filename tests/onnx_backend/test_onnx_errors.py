@@ -25,7 +25,7 @@ def with_element(model, element):
     for info in (*model.graph.input, *model.graph.output):
         info.type.tensor_type.elem_type = element
     for tensor in model.graph.initializer:
-        tensor.CopyFrom(helper.make_tensor(tensor.name, element, tensor.dims, np.ones(tensor.dims).ravel()))
+        tensor.CopyFrom(helper.make_tensor(tensor.name, element, tensor.dims, [1] * int(np.prod(tensor.dims))))
     return model
 
 
@@ -190,9 +190,18 @@ def test_an_invalid_model_is_refused():
         jitconv.onnx.prepare(model)
 
 
-def test_data_in_another_file_must_have_been_loaded():
+@pytest.mark.parametrize("place", ["initializer", "constant"])
+def test_data_in_another_file_must_have_been_loaded(place, tmp_path, monkeypatch):
     model = conv()
-    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "weights.bin")
+    weights = model.graph.initializer[0]
+    if place == "constant":
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["w0"], value=weights))
+        del model.graph.initializer[:]
+        weights = model.graph.node[0].attribute[0].t
+    onnx.external_data_helper.set_external_data(weights, "weights.bin")
+    (tmp_path / "weights.bin").write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"the data of `w0` is in another file: load it with onnx\.load"):
         jitconv.onnx.prepare(model)
 
@@ -200,7 +209,8 @@ def test_data_in_another_file_must_have_been_loaded():
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        ({"strides": [0, 1]}, "Conv node `single`: `strides` must be an integer of at least 1, got 0"),
+        ({"strides": [0, 1]}, r"Conv node `single`: `strides` must be at least 1, got \(0, 1\)"),
+        ({"dilations": [1, 0]}, "Conv node `single`: `dilations` must be an integer of at least 1, got 0"),
         ({"pads": [0, 0, -1, 0]}, "Conv node `single`: `pads` must be an integer of at least 0, got -1"),
         (
             {"kernel_shape": [5, 5]},
@@ -210,8 +220,10 @@ def test_data_in_another_file_must_have_been_loaded():
     ids=str,
 )
 def test_wrong_attributes_name_the_node(attributes, words):
-    model = conv(**attributes)
-    with pytest.raises((ValueError, onnx.shape_inference.InferenceError), match=words):
+    model = conv()
+    for name, value in attributes.items():
+        model.graph.node[0].attribute.append(helper.make_attribute(name, value))
+    with pytest.raises(ValueError, match=words):
         jitconv.onnx.prepare(model)
 
 

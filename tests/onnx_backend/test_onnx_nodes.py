@@ -21,17 +21,14 @@ import jitconv.onnx  # noqa: E402
 from jitconv.onnx import OPERATORS, UnsupportedModelError  # noqa: E402
 
 
-def _node_cases():
+def _cases(kind):
+    """Return the cases with their models, which onnx makes, or has as files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the functions that compute what is expected
-        return load_model_tests(kind="node")
-
-
-def _stored_cases(kind):
-    """Return the cases that onnx has as files, with their models."""
-    cases = load_model_tests(kind=kind)
+        cases = load_model_tests(kind=kind)
     for case in cases:
-        case.model = onnx.load(pathlib.Path(case.model_dir, "model.onnx"))
+        if case.model is None:
+            case.model = onnx.load(pathlib.Path(case.model_dir, "model.onnx"))
     return cases
 
 
@@ -41,7 +38,7 @@ def _is_ours(case):
 
 CASES = {
     case.name: case
-    for case in (*_node_cases(), *_stored_cases("pytorch-converted"), *_stored_cases("pytorch-operator"))
+    for case in (*_cases("node"), *_cases("pytorch-converted"), *_cases("pytorch-operator"))
     if _is_ours(case)
 }
 # The cases that do not run: words of the refusal, and those whom it meets.
