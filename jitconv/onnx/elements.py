@@ -127,14 +127,14 @@ def batch_normalization(node: Node) -> Run:
 def local_response_normalization(node: Node) -> Run:
     """Return x over a power of the squares of its neighbours in `size` channels (Krizhevsky and others, 2012)."""
     alpha, beta, bias = node.attribute("alpha", 1e-4), node.attribute("beta", 0.75), node.attribute("bias", 1.0)
-    size = node.attribute("size")
+    size = validate.integer(node.attribute("size"), "size", 1)
 
     def run(x: Array) -> Array:
         channels = x.shape[1]
-        before = (size - 1) // 2
-        squares = np.zeros((len(x), channels + size - 1, *x.shape[2:]), x.dtype)
+        before, after = (min(reach, channels) for reach in ((size - 1) // 2, size // 2))
+        squares = np.zeros((len(x), before + channels + after, *x.shape[2:]), x.dtype)
         np.square(x, out=squares[:, before : before + channels])
-        sums = functools.reduce(np.add, (squares[:, first : first + channels] for first in range(size)))
+        sums = functools.reduce(np.add, (squares[:, first : first + channels] for first in range(before + after + 1)))
         return x / (bias + alpha / size * sums) ** beta
 
     return run
@@ -151,10 +151,11 @@ def reduce_mean(node: Node) -> Run:
             if none_is_none:
                 return x.copy()
             given = range(x.ndim)
-        over = tuple(axis % x.ndim for axis in given)
+        over = tuple(axis + x.ndim if axis < 0 else axis for axis in given)
         if x.ndim == 4 and over == (2, 3):
             y = pool.global_avg_pool2d(x)
             return y if keep else y.reshape(y.shape[:2])
-        return x.mean(axis=over, keepdims=keep)
+        sums = x.sum(axis=over, keepdims=keep)
+        return np.divide(sums, math.prod(x.shape[axis] for axis in over), dtype=x.dtype)
 
     return run

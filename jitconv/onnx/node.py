@@ -93,18 +93,18 @@ class Node:
 
     def pair(self, name: str, default: int = 1) -> Pair:
         """Return an attribute of one integer for rows and one for columns, each at least the default."""
-        return self._pair(name, self.attribute(name, (default, default)), default)
+        value = self._of_length(name, 2, self.attribute(name, (default, default)))
+        return validate.pair(value, name, default)
 
     def padding(self) -> tuple[Pair, Pair]:
         """Return `pads`, in ONNX (top, left, bottom, right), as ((top, bottom), (left, right))."""
-        pads = self.attribute("pads", (0, 0, 0, 0))
-        vertical, horizontal = (self._pair("pads", pads[axis :: len(pads) // 2], 0) for axis in range(2))
-        return vertical, horizontal
+        pads = self._of_length("pads", 4, self.attribute("pads", (0, 0, 0, 0)))
+        return validate.pair(pads[0::2], "pads", 0), validate.pair(pads[1::2], "pads", 0)
 
-    def _pair(self, name: str, value: Any, minimum: int) -> Pair:
-        if len(value) != 2:
-            self.refuse(f"`{name}` is that of a window in {len(value)} dimensions, and only two are served")
-        return validate.pair(value, name, minimum)
+    def _of_length(self, name: str, length: int, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(value) != length:
+            self.refuse(f"`{name}` has {len(value)} values, and only the {length} of a window in 2-D images are served")
+        return value
 
     def given(self, index: int) -> bool:
         """Return whether there is such an input."""

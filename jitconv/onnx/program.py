@@ -40,7 +40,7 @@ def named_errors(node: str) -> Iterator[None]:
     """Let the message of an error inside name the node."""
     try:
         yield
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, ArithmeticError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{node}: {error}") from error
 

@@ -127,7 +127,11 @@ UNSUPPORTED = {
     ),
     "1-D kernel": (
         lambda: graphs.reshaped("MaxPool", kernel_shape=[2]),
-        "MaxPool node `single`: `kernel_shape` is that of a window in 1 dimensions, and only two are served",
+        "MaxPool node `single`: `kernel_shape` has 1 values, and only the 2 of a window in 2-D images are served",
+    ),
+    "1-D padding": (
+        lambda: graphs.reshaped("MaxPool", kernel_shape=[2, 2], pads=[1, 1]),
+        "MaxPool node `single`: `pads` has 2 values, and only the 4 of a window in 2-D images are served",
     ),
     "version": (
         lambda: graphs.single("Add", (2,), array(2), opset=1),
@@ -244,6 +248,26 @@ def test_what_is_found_in_a_run_names_the_node(shape, words):
     with pytest.raises(ValueError, match=words):
         prepared.run([array(*shape).ravel(), np.array(shape)])
     assert prepared.run([array(192), np.array([1, 3, 8, 8])])[0].shape == (1, 4, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("operator", "other"),
+    [
+        ("Reshape", [4, 4]),
+        ("Unsqueeze", [2**62]),
+        ("ReduceMean", [5]),
+        ("Gather", [9]),
+        ("Squeeze", [1]),
+    ],
+)
+def test_numbers_that_no_operator_takes_name_the_node(operator, other):
+    nodes = [helper.make_node(operator, ["x", "other"], ["y"], name="single")]
+    inputs = [graphs.info("x", shape=["a", "b"]), graphs.info("other", TensorProto.INT64, ["k"])]
+    prepared = jitconv.onnx.prepare(
+        graphs.model(helper.make_graph(nodes, "g", inputs, [graphs.info("y", shape=["n"])]), 18)
+    )
+    with pytest.raises(ValueError, match=f"{operator} node `single`: "):
+        prepared.run([array(2, 3), np.array(other)])
 
 
 @pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
