@@ -90,7 +90,7 @@ class Backend(BaseBackend):
     @classmethod
     def supports_device(cls, device: str) -> bool:
         """Return whether models run on this device, "CPU"."""
-        return device.split(":")[0] == "CPU"
+        return isinstance(device, str) and device.split(":")[0] == "CPU"
 
     @classmethod
     def is_compatible(cls, model: ModelProto, device: str = "CPU") -> bool:
@@ -155,6 +155,9 @@ class Backend(BaseBackend):
         opset = onnx.defs.onnx_opset_version() if opset_version is None else opset_version
         super().run_node(node, inputs, device, outputs_info, opset_version=opset)
         given = _named(tuple(dict.fromkeys(name for name in node.input if name)), inputs)
+        for name, a in given.items():
+            if a.dtype.kind not in "biufc" or not a.dtype.isnative:
+                raise TypeError(f"input `{name}` has dtype {a.dtype}, and only floats of this machine are served")
         check_operators([node])
         # Of constants a reader computes everything at once.
         reader = Reader(opset, {name: Value.of(a) for name, a in given.items()}, [name for name in node.output if name])

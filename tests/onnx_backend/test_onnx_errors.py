@@ -171,9 +171,9 @@ def test_what_is_not_served_is_refused_by_name(name):
     assert not jitconv.onnx.is_compatible(model)
 
 
-@pytest.mark.parametrize("device", ["CUDA", "CUDA:1", "cpu", ""])
+@pytest.mark.parametrize("device", ["CUDA", "CUDA:1", "cpu", "", None])
 def test_only_the_cpu_is_served(device):
-    model, words = conv(), f"`device` must be 'CPU', got '{device}'"
+    model, words = conv(), f"`device` must be 'CPU', got {device!r}"
     assert not jitconv.onnx.supports_device(device)
     assert not jitconv.onnx.is_compatible(model, device)
     with pytest.raises(UnsupportedModelError, match=words):
@@ -315,6 +315,9 @@ def test_the_wrong_inputs_of_a_node_are_refused():
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     with pytest.raises(ValueError, match=re.escape("the model takes 2 inputs, `x`, `w`, got 1")):
         jitconv.onnx.run_node(node, [array(1, 3, 8, 8)])
+    for dtype in (">f4", "datetime64[D]", object):
+        with pytest.raises(TypeError, match=f"input `x` has dtype {re.escape(str(np.dtype(dtype)))}, and only floats"):
+            jitconv.onnx.run_node(node, [np.zeros((1, 3, 8, 8), dtype), array(4, 3, 3, 3)])
     with pytest.raises(UnsupportedModelError, match="Conv node of `y`: `x` is float16"):
         jitconv.onnx.run_node(node, [array(1, 3, 8, 8, dtype=np.float16), array(4, 3, 3, 3)])
     with pytest.raises(ValueError, match="Conv node of `y`: `w` has 2 input channels, but `x` has 3"):
