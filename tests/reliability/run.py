@@ -38,7 +38,7 @@ PROMISES = {
     "bad input: wrong calls with a clear error": ("reliability/test_wrong_calls.py", "test_errors.py"),
     "fuzzing: the fuzzer finds what it should": ("reliability/test_fuzz.py",),
     "same bits: threads, repeats, layers, Python threads, forks": ("reliability/test_bits.py",),
-    "independent suites: ONNX backend tests, PyTorch's OpInfo": ("onnx", "pytorch/test_torch_opinfo.py"),
+    "independent suites: ONNX backend tests, PyTorch's OpInfo": ("onnx_backend", "pytorch/test_torch_opinfo.py"),
     "long runs: killed, resumed, 2,000 steps, Ctrl-C": ("reliability/test_long_runs.py",),
     "extremes: subnormals, overflow, infinities, ties, signed zeros": ("reliability/test_extremes.py",),
 }
