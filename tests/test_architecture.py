@@ -30,10 +30,11 @@ STEPS = (
     ("conv", "pool", "columns", "pointwise", "relayout", "fused", "dense"),
     ("layers",),
     ("training", "torch", "onnx", "compat", "info"),
+    ("dask",),
     ("cli",),
 )
 STEP_OF = {name: step for step, names in enumerate(STEPS) for name in names}
-OPTIONAL = ("tqdm", "safetensors", "matplotlib", "mlxtend", "torch", "onnx", "dezero")
+OPTIONAL = ("tqdm", "safetensors", "matplotlib", "mlxtend", "torch", "onnx", "dezero", "dask", "distributed")
 NUMBA_OPTIONS = {
     "nogil",
     "cache",

@@ -91,6 +91,24 @@ def test_what_does_not_fit_is_for_the_step_to_say(batch):
         Trainer(network(), SGD()).step(x[:, :1], labels)
 
 
+def test_shape_and_dtype_of_a_result(monkeypatch, dtype):
+    model = zoo.lenet(seed=0, dtype=dtype).eval()
+    monkeypatch.setattr(Worker, "address", lambda *_: pytest.fail("a kernel runs"))
+    y = rehearsal.result(model, np.zeros((5, 1, 28, 28), dtype))
+    assert (y.shape, y.dtype) == ((5, 10), dtype)
+    with pytest.raises(ValueError, match="`w` has 1 input channels, but `x` has 2"):
+        rehearsal.result(model, np.zeros((5, 2, 28, 28), dtype))
+
+
+def test_a_result_of_layers_of_others_is_computed(batch):
+    class Mine(ReLU):
+        def forward(self, x):
+            return x.sum(axis=(1, 2, 3))
+
+    x, _ = batch
+    np.testing.assert_array_equal(rehearsal.result(Sequential([Mine()]), x), x.sum(axis=(1, 2, 3)))
+
+
 @pytest.mark.parametrize("name", ["lenet", "vgg_cifar"])
 def test_jobs_of_a_model(name, dtype, layout):
     names = {worker.name for worker, char in warming.model_jobs(name, dtype.name, layout) if char == dtype.char}
