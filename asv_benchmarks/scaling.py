@@ -1,7 +1,7 @@
 """Predict data-parallel training on 2 to 1,024 nodes from a cost model, and hold it against runs on this machine.
 
     python asv_benchmarks/scaling.py [--plot FILE]            # the tables of docs/scaling.md, and their curves
-    python asv_benchmarks/scaling.py --measure                # what a node like this one computes: the values of NODE
+    python asv_benchmarks/scaling.py --measure                # what a core of this machine computes: SECONDS
     python asv_benchmarks/scaling.py --run 1 2 4 [--save F]   # start so many ranks with mpiexec, predict them, compare
     python asv_benchmarks/scaling.py --measured F             # compare once more, from the file
 
@@ -34,8 +34,8 @@ from jitconv.training import SGD, Sequential, Trainer, zoo
 from jitconv.training.losses import softmax_cross_entropy
 
 MODELS = ("simple_convnet", "vgg_cifar", "vgg11")
-BATCHES = {"simple_convnet": 100, "vgg_cifar": 64, "vgg11": 16}  # of a rank, where each rank keeps its own
-IMAGES = 1024  # of all ranks together, where they share a batch
+BATCHES = {"simple_convnet": 100, "vgg_cifar": 64, "vgg11": 16}  # images for each core
+IMAGES = 8192  # of all nodes together, where they share a batch
 NODES = tuple(2**i for i in range(11))
 
 # Line rates, less what headers take, and the usual latency of a small message of MPI.
@@ -48,8 +48,12 @@ MIB = 2**20
 SUMS = (8, 4 * MIB)  # bytes of the arrays that ranks sum to learn their link's latency and bandwidth
 
 
+# A node, if no option says otherwise: the threads of its rank share the images of a batch without loss.
+NODE = Node(cores=16, memory_bandwidth=100e9)
+
+
 class Seconds(NamedTuple):
-    """What a network takes on a node: `Work` without what follows from its layers."""
+    """What a network takes on one core: `Work` without what follows from its layers."""
 
     step: float
     forward: float
@@ -57,12 +61,11 @@ class Seconds(NamedTuple):
     update: float
 
 
-# Printed by --measure: two threads of a CPU with AVX-512 and one 512-bit FMA a cycle (Zen 4), float32.
-NODE = Node(cores=2, memory_bandwidth=20e9)
+# Printed by --measure: one thread of a CPU with AVX-512 and one 512-bit FMA a cycle (Zen 4), float32.
 SECONDS = {
-    "simple_convnet": Seconds(step=0.0, forward=1e-05, backward=2e-05, update=0.0002),
-    "vgg_cifar": Seconds(step=0.003, forward=0.0006, backward=0.0012, update=0.0004),
-    "vgg11": Seconds(step=0.1, forward=0.035, backward=0.08, update=0.1),
+    "simple_convnet": Seconds(step=243e-6, forward=10.1e-6, backward=14.2e-6, update=107e-6),
+    "vgg_cifar": Seconds(step=3.39e-3, forward=408e-6, backward=925e-6, update=574e-6),
+    "vgg11": Seconds(step=91.8e-3, forward=21.2e-3, backward=52.8e-3, update=41.4e-3),
 }
 
 
@@ -128,26 +131,27 @@ def quartile(times: Sequence[float]) -> float:
 
 
 def passes(model: Sequential, optimizer: SGD, x: Any, labels: Any, seconds: float) -> tuple[float, float, float]:
-    """Return the times of forward with the loss, of backward and of the optimizer."""
+    """Return the times of forward with the loss, of backward and of the optimizer, of this thread's CPU."""
     times: list[tuple[float, float, float]] = []
     Trainer(model, optimizer).step(x, labels)
     while len(times) < 5 or sum(map(sum, times)) < seconds:
-        begin = time.perf_counter()
+        begin = time.thread_time()
         _, dlogits = softmax_cross_entropy(model.forward(x), labels)
-        middle = time.perf_counter()
+        middle = time.thread_time()
         model.backward(dlogits)
-        end = time.perf_counter()
+        end = time.thread_time()
         optimizer.update(model.parameters, model.gradients)
-        times.append((middle - begin, end - middle, time.perf_counter() - end))
+        times.append((middle - begin, end - middle, time.thread_time() - end))
     forward, backward, update = zip(*times, strict=True)
     return quartile(forward), quartile(backward), quartile(update)
 
 
 def measure(name: str, seconds: float) -> Seconds:
-    """Return what a network takes on this machine: a line through the times of a small batch and of its own."""
+    """Return what a network takes on a core: a line through the times of a small batch and of its own."""
     model, optimizer = zoo.MODELS[name](seed=0), SGD(0.001, 0.9)
     large, small = BATCHES[name], max(1, BATCHES[name] // 8)
-    found = [passes(model, optimizer, *batch_of(name, images), seconds) for images in (small, large)]
+    with jitconv.num_threads(1):
+        found = [passes(model, optimizer, *batch_of(name, images), seconds) for images in (small, large)]
     slopes = [(b - a) / (large - small) for a, b in zip(found[0][:2], found[1][:2], strict=True)]
     step = sum(found[1][:2]) - large * sum(slopes)
     return Seconds(max(step, 0.0), *slopes, found[1][2])
@@ -283,7 +287,7 @@ def print_networks(works: dict[str, Work], batches: dict[str, int]) -> None:
     for name, work in works.items():
         print(
             f"| {name} | {work.gradient_bytes / 1e6:.1f} MB | {_ms(work.forward + work.backward)} "
-            f"| {_ms(work.step + work.update)} | {batches[name]} |"
+            f"| {_ms(work.step + work.update)} | {batches[name]:,} |"
         )
 
 
@@ -319,7 +323,7 @@ def draw(path: pathlib.Path, weak: dict[str, list[Row]], strong: dict[str, list[
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("images/s, of as many nodes without a network")
     figure.axes[0].legend(frameon=False, fontsize=8, loc="lower left")
-    figure.savefig(path, dpi=100, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=90, pil_kwargs={"optimize": True})
 
 
 def predict(options: argparse.Namespace, node: Node, settings: Settings) -> None:
@@ -334,8 +338,8 @@ def predict(options: argparse.Namespace, node: Node, settings: Settings) -> None
         seconds = SECONDS[name]
         if options.seconds is not None:
             seconds = Seconds(0.0, options.seconds / 3, options.seconds * 2 / 3, 0.0)
-        works[name] = model_of.faster(work_of(name, seconds), options.faster)
-    batches = {name: options.batch or BATCHES[name] for name in works}
+        works[name] = model_of.faster(work_of(name, seconds), node.cores)
+    batches = {name: options.batch or BATCHES[name] * node.cores for name in works}
     weak, strong = (
         {
             f"{name}, {label}": scaled(work, images, NODES, link, node, settings)
@@ -355,10 +359,10 @@ def predict(options: argparse.Namespace, node: Node, settings: Settings) -> None
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--batch", type=int, help="images of each rank")
-    parser.add_argument("--seconds", type=float, metavar="S", help="to compute an image, in place of what was measured")
-    parser.add_argument("--faster", type=float, default=1.0, metavar="TIMES", help="nodes than what was measured")
-    parser.add_argument("--nodes", nargs="+", type=int, choices=NODES, default=NODES, help="rows of the tables")
+    parser.add_argument("--batch", type=int, help="images of each node, or of each rank of --run")
+    parser.add_argument("--seconds", type=float, metavar="S", help="in which a core computes an image")
+    parser.add_argument("--cores", type=int, help="of a node")
+    parser.add_argument("--nodes", nargs="+", type=int, choices=NODES, default=NODES[1:], help="rows of the tables")
     parser.add_argument("--latency", type=float, metavar="US", help="microseconds of a message")
     parser.add_argument("--bandwidth", type=float, metavar="GB/S", help="of a link, in each direction")
     parser.add_argument("--memory-bandwidth", type=float, metavar="GB/S", help="of a node")
@@ -384,21 +388,24 @@ def main() -> None:
         rank_worker(options)
         return
     if options.measure:
-        print(f"NODE = {Node(cores(), measure_memory(cores()))}")
         for name in options.model:
-            print(f'    "{name}": {measure(name, 3.0)},', flush=True)
+            times = ", ".join(f"{key}={value:.3g}" for key, value in measure(name, 3.0)._asdict().items())
+            print(f'    "{name}": Seconds({times}),', flush=True)
         return
-    node = NODE
-    if options.memory_bandwidth is not None:
+    here = bool(options.run or options.measured)
+    node = Node(cores(), measure_memory(cores())) if here else NODE
+    if options.cores:
+        node = node._replace(cores=options.cores)
+    if options.memory_bandwidth:
         node = node._replace(memory_bandwidth=options.memory_bandwidth * 1e9)
     settings = Settings(options.algorithm, not options.no_overlap, int(options.bucket_mib * MIB))
     if options.run:
         runs = [start(name, ranks, options) for name in options.model for ranks in options.run]
         if options.save:
             options.save.write_text(json.dumps(runs, indent=1))
-        compare(runs, node._replace(cores=cores()), settings)
+        compare(runs, node, settings)
     elif options.measured:
-        compare(json.loads(options.measured.read_text()), node._replace(cores=cores()), settings)
+        compare(json.loads(options.measured.read_text()), node, settings)
     else:
         predict(options, node, settings)
 

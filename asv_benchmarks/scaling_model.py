@@ -41,7 +41,7 @@ class Block(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a rank computes in a step, alone on its cores."""
+    """What a rank computes in a step, alone on its node."""
 
     step: float  # of every step, whatever the batch: calls, packing weights
     forward: float  # of each image

@@ -200,7 +200,7 @@ def test_tables_and_plot(capsys, monkeypatch, tmp_path):
 
 def test_options_change_the_parameters(capsys, monkeypatch):
     def efficiency(*options):
-        monkeypatch.setattr("sys.argv", ["scaling.py", "--model", "vgg_cifar", "--seconds", "0.001", *options])
+        monkeypatch.setattr("sys.argv", ["scaling.py", "--model", "vgg_cifar", "--batch", "512", *options])
         scaling.main()
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| 64 |"))
         return int(line.partition("(")[2].partition("%")[0])
@@ -210,14 +210,15 @@ def test_options_change_the_parameters(capsys, monkeypatch):
     assert 0 < base < 90
     assert efficiency("--bandwidth", "1", "--latency", "50") > base
     assert efficiency(*slow, "--no-overlap") < base
-    assert efficiency(*slow, "--batch", "256") > base
+    assert efficiency(*slow, "--batch", "2048") > base
     assert efficiency(*slow, "--algorithm", "ring") < base
-    assert efficiency(*slow, "--faster", "2") < base
+    assert efficiency(*slow, "--cores", "32") < base
+    assert efficiency(*slow, "--seconds", "0.1") > base
 
 
 def test_a_run_is_held_against_its_prediction(capsys, monkeypatch, tmp_path):
     """Sums as fast as the model has them: the link is found again, and so is the step."""
-    node = Node(scaling.cores(), 1e10)
+    node = Node(2, 1e10)
     link = Link(5e-6, 2e9)
     runs = []
     for ranks in (1, 2):
@@ -229,7 +230,8 @@ def test_a_run_is_held_against_its_prediction(capsys, monkeypatch, tmp_path):
     assert found.bandwidth == pytest.approx(link.bandwidth, rel=0.01)
     path = tmp_path / "runs.json"
     path.write_text(json.dumps(runs))
-    monkeypatch.setattr("sys.argv", ["scaling.py", "--measured", str(path), "--memory-bandwidth", "10"])
+    monkeypatch.setattr(scaling, "measure_memory", lambda threads: node.memory_bandwidth)
+    monkeypatch.setattr("sys.argv", ["scaling.py", "--measured", str(path), "--cores", "2"])
     scaling.main()
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| vgg_cifar")]
     assert len(rows) == 2
