@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Packages without which a document's code does not run.
-NEEDED = {"pytorch.md": "torch", "onnx.md": "onnx"}
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Packages without which the code in a document does not run.
+NEEDED = {"pytorch.md": ("torch",), "onnx.md": ("onnx",), "scaling.md": ("dask", "distributed")}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_blocks_run_in_order(path, capsys):
     names = {}
-    if path.name in NEEDED:
-        pytest.importorskip(NEEDED[path.name])
+    for package in NEEDED.get(path.name, ()):
+        pytest.importorskip(package)
     for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
         exec(compile(block, path.name, "exec"), names)
     if path == ROOT / "README.md":

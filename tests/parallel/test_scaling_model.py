@@ -14,6 +14,8 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "asv_benchmarks"))
 
 import scaling
+import scaling_runs
+import scaling_work
 from scaling_model import (
     ALGORITHMS,
     Block,
@@ -30,6 +32,7 @@ from scaling_model import (
     weak_scaling,
 )
 
+DOCUMENT = pathlib.Path(__file__).resolve().parent.parent.parent / "docs" / "scaling.md"
 NODES = tuple(2**i for i in range(11))
 LINK = Link(latency=1e-5, bandwidth=1e9)
 NODE = Node(cores=2, memory_bandwidth=2e10)
@@ -166,7 +169,7 @@ def test_ranks_of_a_node_share_its_cores_and_its_memory():
     [("simple_convnet", 433_890, 1_010), ("vgg_cifar", 1_147_978, 2_570), ("vgg11", 132_863_336, 4_097_000)],
 )
 def test_gradients_of_the_networks(name, parameters, last):
-    blocks, traffic = scaling.shape_of(name)
+    blocks, traffic = scaling_work.shape_of(name)
     assert sum(block.bytes for block in blocks) == 4 * parameters
     assert blocks[0].bytes == 4 * last  # those of the last layer are there first
     assert all(block.flops > 0 for block in blocks)
@@ -174,24 +177,43 @@ def test_gradients_of_the_networks(name, parameters, last):
 
 
 def test_numbers_of_three_digits():
-    assert [scaling._three(number) for number in (0, 0.01234, 1.0, 99.96, 1234, 31_693_101)] == [
+    assert [scaling_runs.three_digits(number) for number in (0, 0.01234, 1.0, 99.96, 1234, 31_693_101)] == [
         "0", "0.0123", "1.00", "100.0", "1,230", "31,700,000"
     ]  # fmt: skip
 
 
 def test_products_of_a_network():
     # simple_convnet: 30 kernels of 5x5 on 24x24 pixels, 4320 to 100, 100 to 10; two gradients but for the first layer.
-    blocks, _ = scaling.shape_of("simple_convnet")
+    blocks, _ = scaling_work.shape_of("simple_convnet")
     assert [block.flops for block in blocks] == [2 * 2 * 100 * 10, 2 * 2 * 4320 * 100, 2 * 24 * 24 * 25 * 30]
+
+
+def run(monkeypatch, *options):
+    monkeypatch.setattr("sys.argv", ["scaling.py", *map(str, options)])
+    scaling.main()
+
+
+def test_the_document_is_what_would_be_written(monkeypatch, tmp_path):
+    text = DOCUMENT.read_text(encoding="utf-8")
+    document = tmp_path / "scaling.md"
+    document.write_text(scaling.between(text, "predictions", lambda _: "old"), encoding="utf-8")
+    run(monkeypatch, "--document", document)
+    assert document.read_text(encoding="utf-8") == text
+
+
+def test_a_document_without_marks_is_refused(monkeypatch, tmp_path):
+    (document := tmp_path / "other.md").write_text("# Other\n")
+    with pytest.raises(ValueError, match="the document has no marks for predictions"):
+        run(monkeypatch, "--model", "vgg_cifar", "--document", document)
+    assert document.read_text() == "# Other\n"
 
 
 def test_tables_and_plot(capsys, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "scaling.png"
-    monkeypatch.setattr("sys.argv", ["scaling.py", "--plot", str(path), "--model", "vgg_cifar"])
-    scaling.main()
+    run(monkeypatch, "--plot", path, "--model", "vgg_cifar", "--nodes", 1, 1024)
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("| 1,024 |") for line in lines) == 2  # weak and strong
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| 1")] == ["| 1", "| 1,024"] * 2
     assert sum(line.startswith("| vgg_cifar | 4.6 MB |") for line in lines) == 1
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG")
@@ -200,8 +222,7 @@ def test_tables_and_plot(capsys, monkeypatch, tmp_path):
 
 def test_options_change_the_parameters(capsys, monkeypatch):
     def efficiency(*options):
-        monkeypatch.setattr("sys.argv", ["scaling.py", "--model", "vgg_cifar", "--batch", "512", *options])
-        scaling.main()
+        run(monkeypatch, "--model", "vgg_cifar", "--batch", 512, *options)
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| 64 |"))
         return int(line.partition("(")[2].partition("%")[0])
 
@@ -222,18 +243,22 @@ def test_a_run_is_held_against_its_prediction(capsys, monkeypatch, tmp_path):
     link = Link(5e-6, 2e9)
     runs = []
     for ranks in (1, 2):
-        sums = {count: allreduce_seconds(count, ranks, link, node) for count in scaling.SUMS}
-        run = {"model": "vgg_cifar", "ranks": ranks, "threads": 1, "batch": 64, "alone": 0.1, "together": 0.1}
-        runs.append(run | {"allreduce": sums})
-    found = scaling.link_of(json.loads(json.dumps(runs[1])), node)
+        sums = {count: allreduce_seconds(count, ranks, link, node) for count in scaling_runs.SUMS}
+        found = {"model": "vgg_cifar", "ranks": ranks, "threads": 1, "batch": 64, "alone": 0.1, "together": 0.1}
+        runs.append(found | {"allreduce": sums})
+    found = scaling_runs.link_of(json.loads(json.dumps(runs[1])), node)
     assert found.latency == pytest.approx(link.latency, rel=0.01)
     assert found.bandwidth == pytest.approx(link.bandwidth, rel=0.01)
     path = tmp_path / "runs.json"
     path.write_text(json.dumps(runs))
     monkeypatch.setattr(scaling, "measure_memory", lambda threads: node.memory_bandwidth)
-    monkeypatch.setattr("sys.argv", ["scaling.py", "--measured", str(path), "--cores", "2"])
-    scaling.main()
+    run(monkeypatch, "--measured", path, "--cores", 2)
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| vgg_cifar")]
     assert len(rows) == 2
     assert rows[0] == "| vgg_cifar | 1 | 64 | 100 ms | 100 ms | 100 ms | 100 ms | 640 | 1.00 |"
     assert rows[1].startswith("| vgg_cifar | 2 | 128 | ")
+
+
+def test_a_run_of_one_rank_is_needed():
+    with pytest.raises(ValueError, match="vgg_cifar must be run on one rank as well"):
+        scaling_runs.table([{"model": "vgg_cifar", "ranks": 2}], NODE, Settings())
