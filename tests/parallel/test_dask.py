@@ -6,6 +6,8 @@ import copy
 import gc
 import pathlib
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -340,6 +342,13 @@ def test_more_threads_than_there_are():
     y = predict(network(), ONES, threads=10**6)
     with pytest.raises(ValueError, match="`threads` must be at most"):
         y.compute(scheduler="synchronous")
+
+
+def test_without_dask_it_says_what_to_install():
+    code = "import sys; sys.modules['dask'] = None; import jitconv.dask"
+    child = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert child.returncode == 1
+    assert child.stderr.endswith('ImportError: jitconv.dask needs Dask: pip install "jitconv[dask]"\n')
 
 
 def test_npy_files(tmp_path, images):
