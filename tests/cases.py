@@ -196,6 +196,8 @@ GEOMETRY = [
     ConvCase("groups of 4 channels, uneven", 2, 24, 9, 8, 24, (4, 2), (3, 1), ((2, 0), (1, 3)), (1, 2), groups=6),
     ConvCase("groups of 4 channels, 5x5", 1, 12, 9, 30, 12, (5, 5), padding=2, groups=3),
     ConvCase("groups of 8 channels", 2, 24, 6, 19, 24, padding=1, groups=3),
+    ConvCase("groups of 8 channels, a pixel over", 2, 64, 12, 9, 64, groups=8),
+    ConvCase("groups of 8 channels, a pixel over, few", 3, 16, 12, 15, 16, padding=1, groups=2),
     ConvCase("groups of 8 channels, stride 2", 2, 104, 9, 15, 104, stride=2, padding=1, groups=13),
     ConvCase("groups of 16 channels", 2, 48, 7, 14, 48, padding=1, groups=3),
     ConvCase("groups of 16 channels, many", 1, 96, 5, 6, 96, padding=2, dilation=2, groups=6),

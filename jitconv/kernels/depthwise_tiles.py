@@ -124,13 +124,16 @@ def _emit_side_by_side(builder, vector, width, kind, side, end, args):
         part = max(1, min(width, HELD // columns))
         for channel in range(0, width, part):
             channels = range(channel, min(width, channel + part))
-            weights = [weights_at(at(builder, w_at, builder.mul(w_col, i64(j))), channels) for j in range(columns)]
-            for q in range((pixels - 1) * stride + columns):
-                values = read(at(builder, x_row, builder.mul(col_step, i64(q))), channels)
-                for j in range(columns):
-                    pixel, rest = divmod(q - j, stride)
-                    if rest == 0 and 0 <= pixel < pixels:
-                        new[pixel] = add(new[pixel], values, weights[j])
+            for one in range(side):
+                w_one, x_one = further(w_at, w_step, one), further(x_row, x_step, one)
+                weights = [weights_at(at(builder, w_one, builder.mul(w_col, i64(j))), channels) for j in range(columns)]
+                for q in range((pixels - 1) * stride + columns):
+                    values = read(at(builder, x_one, builder.mul(col_step, i64(q))), channels)
+                    for j in range(columns):
+                        pixel, rest = divmod(q - j, stride)
+                        if rest == 0 and 0 <= pixel < pixels:
+                            place = one * pixels + pixel
+                            new[place] = add(new[place], values, weights[j])
         builder.branch(block["row_end"])
         builder.position_at_end(block["tap"])
         builder.unreachable()
