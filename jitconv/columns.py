@@ -76,6 +76,8 @@ def im2col(x: Array, kernel: Size, *, stride: Size = 1, padding: PaddingSizes = 
     window, shape = _window(batch.sizes, "x", kernel, stride, padding, dilation)
     validate.fits_in_memory(shape, batch.array.dtype, "columns")
     columns = np.empty(shape, batch.array.dtype)
+    if not columns.size:
+        return columns
     counts = batch.sizes.n, batch.sizes.c
     offsets = _pixel_offsets(window, batch.sizes.c)
     kernels.im2col(columns.dtype, threads.get_num_threads(), batch.array, columns, offsets, *counts, *window)
@@ -121,6 +123,8 @@ def col2im(
     columns = validate.array(columns, "columns", shape, None, "(N*OH*OW, C*KH*KW)")
     validate.fits_in_memory(image.shape("NCHW"), columns.dtype, "x")
     x = np.empty(image.shape("NCHW"), columns.dtype)
+    if not x.size:
+        return x[0] if single else x
     offsets = _pixel_offsets(window, image.c)
     kernels.col2im(x.dtype, threads.get_num_threads(), columns, x, offsets, image.n, image.c, *window)
     return x[0] if single else x

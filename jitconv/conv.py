@@ -48,11 +48,12 @@ class _Window(NamedTuple):
 
 
 def _problem(image: Activation, f: int, window: _Window, groups: int, layout: str, dtype: np.dtype[Any]) -> ConvProblem:
-    size = window.output_size(image.h, image.w)
-    validate.output_sizes_positive(Activation(image.n, f, *size), image, window.kernel, window.padding, window.dilation)
+    output = Activation(image.n, f, *window.output_size(image.h, image.w))
+    validate.output_sizes_positive(output, image, window.kernel, window.padding, window.dilation)
+    validate.convolution_fits(output.shape(layout), image, window.padding, dtype)
     return ConvProblem(
-        image.n, image.c, image.h, image.w, f, window.kernel, window.stride, window.padding, window.dilation, groups,
-        size, layout, dtype.name,
+        *image, f, window.kernel, window.stride, window.padding, window.dilation, int(groups), (output.h, output.w),
+        layout, dtype.name,
     )  # fmt: skip
 
 
@@ -164,7 +165,6 @@ def conv2d(
     window = _Window.of(weights.shape[2:], stride, padding, dilation)
     p = _problem(batch.sizes, f, window, groups, layout, batch.array.dtype)
     shape = p.output.shape(layout)
-    validate.fits_in_memory(shape, batch.array.dtype, "y")
     y = None
     if out is not None:
         given = validate.output(out, "out", shape[1:] if batch.single else shape, batch.array.dtype, (x, w, b))
@@ -275,14 +275,15 @@ def _transposed(
     dtype: np.dtype[Any],
 ) -> ConvProblem:
     """Return the convolution whose backward-data is this transposed convolution."""
-    extra = validate.pair(output_padding, "output_padding", 0)
-    validate.output_padding(extra, window.stride, window.dilation)
+    extra = validate.output_padding(output_padding, window.stride, window.dilation)
     axes = zip((sizes.h, sizes.w), window.kernel, window.stride, window.padding, extra, window.dilation, strict=True)
     h, w = (shapes.conv_transpose_output_size(length, k, s, p, e, d) for length, k, s, p, e, d in axes)
     validate.transposed_sizes_positive((h, w), sizes, window.padding)
+    image = Activation(sizes.n, weights.shape[1] * int(groups), h, w)
+    validate.convolution_fits(image.shape(layout), image, window.padding, dtype)
     return ConvProblem(
-        sizes.n, weights.shape[1] * groups, h, w, sizes.c, window.kernel, window.stride, window.padding,
-        window.dilation, groups, (sizes.h, sizes.w), layout, dtype.name,
+        *image, sizes.c, window.kernel, window.stride, window.padding, window.dilation, int(groups), (sizes.h, sizes.w),
+        layout, dtype.name,
     )  # fmt: skip
 
 
@@ -339,7 +340,6 @@ def conv_transpose2d(
     bias = None if b is None else validate.array(b, "b", (f,), batch.array.dtype, "(one for each output channel)")
     window = _Window.of(weights.shape[2:], stride, padding, dilation, words=False)
     p = _transposed(batch.sizes, weights, groups, window, output_padding, layout, batch.array.dtype)
-    validate.fits_in_memory((p.n, p.c, p.h, p.w), batch.array.dtype, "y")
     return batch.back(_data_gradient(p, batch.array, weights, bias, "auto"))
 
 

@@ -49,7 +49,9 @@ def problem_of(
     f, kernel = validate.conv_weights_shape(w, "w", image.c, options.groups, "x")
     axes = zip((image.h, image.w), kernel, options.stride, options.padding, options.dilation, strict=True)
     h, width = (shapes.conv_output_size(length, k, s, p, d) for length, k, s, p, d in axes)
-    validate.output_sizes_positive(Activation(image.n, f, h, width), image, kernel, options.padding, options.dilation)
+    output = Activation(image.n, f, h, width)
+    validate.output_sizes_positive(output, image, kernel, options.padding, options.dilation)
+    validate.convolution_fits(output.shape(layout), image, options.padding, np.dtype(dtype))
     return ConvProblem(
         *image, f, kernel, options.stride, options.padding, options.dilation, options.groups, (h, width), layout, dtype,
         how,

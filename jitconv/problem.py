@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import NamedTuple
 
 from . import shapes
@@ -106,16 +107,18 @@ def backward_lines(length: int, kernel: int, stride: int, before: int, dilation:
 
 def _split(line: Line, size: int, in_stride: int, out_stride: int) -> list[Line]:
     """Cut a line where a tap enters or leaves the source, so that each piece has only taps inside it."""
+    # Tap t is inside for the pixels i with 0 <= i * in_stride + t < size.
+    cuts = {0, line.pixels}
+    for source, _ in line.taps:
+        cuts |= {i for i in (-(source // in_stride), -((source - size) // in_stride)) if 0 < i < line.pixels}
     pieces: list[Line] = []
-    last: tuple[Pair, ...] | None = None
-    for i in range(line.pixels):
-        inside = tuple(tap for tap in line.taps if 0 <= i * in_stride + tap[0] < size)
-        if pieces and last is not None and [tap for _, tap in inside] == [tap for _, tap in last]:
-            pieces[-1] = pieces[-1]._replace(pixels=pieces[-1].pixels + 1)
+    for begin, end in itertools.pairwise(sorted(cuts)):
+        at = begin * in_stride
+        inside = tuple((source + at, tap) for source, tap in line.taps if 0 <= source + at < size)
+        if pieces and [tap for _, tap in inside] == [tap for _, tap in pieces[-1].taps]:
+            pieces[-1] = pieces[-1]._replace(pixels=pieces[-1].pixels + end - begin)
         else:
-            moved = tuple((source + i * in_stride, tap) for source, tap in inside)
-            pieces.append(Line(line.offset + i * out_stride, 1, moved))
-        last = inside
+            pieces.append(Line(line.offset + begin * out_stride, end - begin, inside))
     return pieces
 
 

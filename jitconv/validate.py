@@ -1,4 +1,4 @@
-"""Every check of every argument, and the only place that words an error.
+"""Every check of every argument, and, with `scalars`, the only place that words an error.
 
 Each function takes a value and the name of the argument that it came in, and returns the value in the one
 form that the rest of the library uses, or raises TypeError (wrong type) or ValueError (wrong value).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,44 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import shapes
+from .scalars import FLOATS as FLOATS
+from .scalars import boolean as boolean
+from .scalars import choice as choice
+from .scalars import float_dtype as float_dtype
+from .scalars import generator as generator
+from .scalars import integer as integer
+from .scalars import pair as pair
+from .scalars import real as real
+from .scalars import shown as shown
 from .shapes import Activation, Padding, Pair
 
 Array = NDArray[Any]
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 LARGEST = 2**62  # bytes: beyond this no index or size is computed
-
-
-def integer(value: Any, name: str, minimum: int) -> int:
-    """Return `value` as an int of at least `minimum`."""
-    rule = f"`{name}` must be an integer of at least {minimum}, got {value!r}"
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(rule)
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(rule) from None
-    if number < minimum:
-        raise ValueError(rule)
-    if number >= 2**31:
-        raise ValueError(f"`{name}` must be below 2**31, got {value!r}")
-    return number
-
-
-def boolean(value: Any, name: str) -> bool:
-    """Return `value`, which must be True or False."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"`{name}` must be True or False, got {value!r}")
-    return bool(value)
-
-
-def pair(value: Any, name: str, minimum: int = 1) -> Pair:
-    """Return an int or a pair of ints as (vertical, horizontal)."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"`{name}` must be an int or a pair of ints, got {value!r}")
-        return integer(value[0], name, minimum), integer(value[1], name, minimum)
-    number = integer(value, name, minimum)
-    return number, number
 
 
 def padding(value: Any, kernel: Pair, stride: Pair, dilation: Pair, *, words: bool = True) -> Padding:
@@ -70,24 +44,17 @@ def padding(value: Any, kernel: Pair, stride: Pair, dilation: Pair, *, words: bo
             return shapes.same_padding(kernel[0], dilation[0]), shapes.same_padding(kernel[1], dilation[1])
     forms = "an int, a pair, ((top, bottom), (left, right))" + (', "same" or "valid"' if words else "")
     if isinstance(value, str):
-        raise ValueError(f"`padding` must be {forms}, got {value!r}")
+        raise ValueError(f"`padding` must be {forms}, got {shown(value)}")
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
-            raise ValueError(f"`padding` must be {forms}, got {value!r}")
+            raise ValueError(f"`padding` must be {forms}, got {shown(value)}")
         nested = [isinstance(side, (tuple, list)) for side in value]
         if all(nested):
             return pair(value[0], "padding", 0), pair(value[1], "padding", 0)
         if any(nested):
-            raise ValueError(f"`padding` must be {forms}, got {value!r}")
+            raise ValueError(f"`padding` must be {forms}, got {shown(value)}")
     vertical, horizontal = pair(value, "padding", 0)
     return (vertical, vertical), (horizontal, horizontal)
-
-
-def choice(value: Any, name: str, allowed: Sequence[Any]) -> Any:
-    """Return `value`, which must be one of `allowed`."""
-    if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    return value
 
 
 def layout(value: Any) -> str:
@@ -111,11 +78,13 @@ def _floats(value: Any, name: str) -> Array:
 def _writable_alias(a: Array) -> Array:
     """Return the same memory as an array without the read-only flag, which would compile every kernel anew.
 
-    Kernels never write to an input. The caller keeps `a`, and with it the memory, alive.
+    Kernels never write to an input. Who hands a result to the caller that lies in the same memory must not make it of
+    this one: see `unaliased`.
     """
     if not a.size:
         return np.empty(a.shape, a.dtype)
-    memory = (ctypes.c_byte * a.nbytes).from_address(a.ctypes.data)
+    memory: Any = (ctypes.c_byte * a.nbytes).from_address(a.ctypes.data)
+    memory.owner = a  # lives as long as the alias does
     return np.ndarray(a.shape, a.dtype, memoryview(memory))
 
 
@@ -178,13 +147,25 @@ def array(value: Any, name: str, shape: tuple[int | None, ...], dtype: np.dtype[
     return contiguous(a)
 
 
-def shape4(value: Any, name: str, layout: str) -> tuple[Activation, bool]:
-    """Return the sizes in a shape of three or four ints, and whether the batch axis is missing."""
-    if not isinstance(value, (tuple, list)) or len(value) not in (3, 4):
-        raise ValueError(f"`{name}` must be a tuple of the sizes {layout} or {layout[1:]}, got {value!r}")
+def shape4(value: Any, name: str, layout: str, *, batched: bool = False) -> tuple[Activation, bool]:
+    """Return the sizes in a shape of four ints or, unless `batched`, three, and whether the batch axis is missing."""
+    if not isinstance(value, (tuple, list)) or len(value) not in ((4,) if batched else (3, 4)):
+        axes = layout if batched else f"{layout} or {layout[1:]}"
+        raise ValueError(f"`{name}` must be a tuple of the sizes {axes}, got {shown(value)}")
     sizes = tuple(integer(size, name, 0) for size in value)
+    array_fits(sizes, name)
     single = len(sizes) == 3
     return Activation.of((1, *sizes) if single else sizes, layout), single
+
+
+def _overlaps_itself(a: Array) -> bool:
+    """Return whether elements of an array may share memory, as those of a broadcast array do."""
+    extent = a.itemsize
+    for step, length in sorted((abs(step), length) for step, length in zip(a.strides, a.shape, strict=True)):
+        if length > 1 and step < extent:
+            return a.size > 0
+        extent += step * (length - 1)
+    return False
 
 
 def output(
@@ -199,6 +180,8 @@ def output(
         raise ValueError(f"`{name}` must have shape {shape}, got {value.shape}")
     if not value.flags.writeable:
         raise ValueError(f"`{name}` is read-only")
+    if _overlaps_itself(value):
+        raise ValueError(f"`{name}` overlaps itself: some of its elements lie in the same memory")
     if any(one is not None and np.may_share_memory(value, one) for one in inputs):
         raise ValueError(f"`{name}` shares memory with an input")
     return value
@@ -213,6 +196,22 @@ def fits_in_memory(shape: Sequence[int], dtype: np.dtype[Any], name: str) -> Non
         raise ValueError(f"`{name}` would have shape {tuple(shape)}, {size} bytes: too large")
 
 
+def array_fits(shape: tuple[int, ...], name: str) -> None:
+    """Refuse a shape that no array has."""
+    if math.prod(shape) * FLOATS[1].itemsize > LARGEST:
+        raise ValueError(f"`{name}` is too large for an array: {shape}")
+
+
+def convolution_fits(y: tuple[int, ...], image: Activation, padding: Padding, dtype: np.dtype[Any]) -> None:
+    """Refuse images without pixels, and a result or a padded image whose size in bytes has no meaning."""
+    image_with_pixels(image, "x")
+    fits_in_memory(y, dtype, "y")
+    h, w = image.h + sum(padding[0]), image.w + sum(padding[1])
+    size = image.c * h * w * dtype.itemsize
+    if size > LARGEST:
+        raise ValueError(f"`padding` {padding} makes images of {h}x{w} pixels, {size} bytes each: too large")
+
+
 def output_sizes_positive(sizes: Activation, image: Activation, kernel: Pair, padding: Padding, dilation: Pair) -> None:
     """Refuse a kernel that does not fit into the padded image."""
     if sizes.h < 1 or sizes.w < 1:
@@ -224,48 +223,25 @@ def output_sizes_positive(sizes: Activation, image: Activation, kernel: Pair, pa
         )
 
 
-def float_dtype(value: Any, name: str = "dtype") -> np.dtype[Any]:
-    """Return `value` as one of the two dtypes that are computed."""
-    rule = f"`{name}` must be float32 or float64, got {value!r}"
-    try:
-        dtype: np.dtype[Any] = np.dtype(value)
-    except TypeError:
-        raise TypeError(rule) from None
-    if value is None or dtype not in FLOATS:
-        raise TypeError(rule)
-    return dtype
-
-
 def floats(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array:
     """Return a float array of any shape and of `dtype` (None: either float), as a kernel takes it."""
+    return contiguous(unaliased(value, name, dtype))
+
+
+def unaliased(value: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array:
+    """Return a float array of `dtype` (None: either float) as it is: a view of it can be no more than read."""
     a = _floats(value, name)
     if dtype is not None and a.dtype != dtype:
         raise TypeError(f"`{name}` has dtype {a.dtype}, but the other arrays have {dtype}: convert one of them")
-    return contiguous(a)
+    return a
 
 
 def batch(value: Any, name: str) -> Array:
-    """Return a float array with a batch axis and at least one more."""
+    """Return a float array with a batch axis and at least one more, as it is: `unaliased`."""
     a = _floats(value, name)
     if a.ndim < 2:
         raise ValueError(f"`{name}` must have a batch axis and at least one more, got shape {a.shape}")
-    return contiguous(a)
-
-
-def real(value: Any, name: str, minimum: float, maximum: float = math.inf, *, below: bool = False) -> float:
-    """Return a finite number from `minimum` to `maximum` (`below`: and less than `maximum`) as a float."""
-    limits = f"of at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
-    end = f", {maximum:g} excluded" if below else ""
-    rule = f"`{name}` must be a finite number {limits}{end}, got {value!r}"
-    if isinstance(value, (bool, np.bool_, str)) or np.ndim(value) != 0:
-        raise TypeError(rule)
-    try:
-        number = float(value)
-    except TypeError:
-        raise TypeError(rule) from None
-    if not math.isfinite(number) or not minimum <= number <= maximum or (below and number == maximum):
-        raise ValueError(rule)
-    return number
+    return a
 
 
 def divides(groups: int, channels: int, name: str) -> None:
@@ -302,8 +278,9 @@ def conv_weights_shape(value: Any, name: str, channels: int, groups: Any, of: st
     """Return the output channels and kernel of a weights shape (F, C/groups, KH, KW) that fits `channels`."""
     groups = integer(groups, "groups", 1)
     if not isinstance(value, (tuple, list)) or len(value) != 4:
-        raise ValueError(f"`{name}` must have the axes (F, C/groups, KH, KW), got {value!r}")
-    f, c, kh, kw = (integer(size, name, 0) for size in value)
+        raise ValueError(f"`{name}` must have the axes (F, C/groups, KH, KW), got {shown(value)}")
+    f, c, kh, kw = sizes = tuple(integer(size, name, 0) for size in value)
+    array_fits(sizes, name)
     if channels % groups:
         raise ValueError(f"`groups` must divide the channels of `{of}`, got {groups} for {channels}")
     if f % groups:
@@ -337,14 +314,15 @@ def conv_transpose_weights(value: Any, channels: int, groups: Any, dtype: np.dty
     return array(a, "w", (None,) * 4, dtype)
 
 
-def output_padding(value: Pair, stride: Pair, dilation: Pair) -> None:
-    """Refuse an output padding that is neither below the stride nor below the dilation, as PyTorch does."""
-    for extra, s, d in zip(value, stride, dilation, strict=True):
-        if extra >= max(s, d):
-            raise ValueError(
-                f"`output_padding` must be less than `stride` or `dilation`, got {value} "
-                f"with stride {stride} and dilation {dilation}"
-            )
+def output_padding(value: Any, stride: Pair, dilation: Pair) -> Pair:
+    """Return an output padding as a pair, which must be below the stride or below the dilation, as in PyTorch."""
+    sides = pair(value, "output_padding", 0)
+    if any(extra >= max(s, d) for extra, s, d in zip(sides, stride, dilation, strict=True)):
+        raise ValueError(
+            f"`output_padding` must be less than `stride` or `dilation`, got {sides} "
+            f"with stride {stride} and dilation {dilation}"
+        )
+    return sides
 
 
 def transposed_sizes_positive(sizes: Sequence[int], image: Activation, padding: Padding) -> None:
@@ -361,7 +339,7 @@ def pool_padding(value: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Padd
     if max(sides[0]) > kernel[0] // 2 or max(sides[1]) > kernel[1] // 2:
         raise ValueError(
             f"`padding` of a pooling must be at most half the kernel on each side, {kernel[0] // 2} above and below "
-            f"and {kernel[1] // 2} left and right of a {kernel[0]}x{kernel[1]} kernel, got {value!r}"
+            f"and {kernel[1] // 2} left and right of a {kernel[0]}x{kernel[1]} kernel, got {shown(value)}"
         )
     return sides
 
@@ -413,7 +391,7 @@ def instance(value: Any, name: str, kind: type) -> None:
 def needs(value: Any) -> tuple[bool, bool, bool]:
     """Return which of dx, dw and db to compute."""
     if not isinstance(value, (tuple, list)) or len(value) != 3:
-        raise ValueError(f"`needs` must be three booleans, for dx, dw and db, got {value!r}")
+        raise ValueError(f"`needs` must be three booleans, for dx, dw and db, got {shown(value)}")
     dx, dw, db = (boolean(one, "needs") for one in value)
     return dx, dw, db
 

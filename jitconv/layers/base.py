@@ -122,5 +122,7 @@ def he_normal(shape: tuple[int, ...], fan_in: float, dtype: np.dtype[Any], seed:
     He et al., "Delving deep into rectifiers" (2015), equation 10; ``torch.nn.init.kaiming_normal_``. They are
     drawn in float64, so that both dtypes start from the same weights.
     """
-    numbers = np.random.default_rng(seed).standard_normal(shape)
+    rng = validate.generator(seed, "seed")
+    validate.fits_in_memory(shape, np.dtype(np.float64), "weight")
+    numbers = rng.standard_normal(shape)
     return (numbers * math.sqrt(2.0 / fan_in)).astype(dtype)

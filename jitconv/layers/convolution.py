@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class Conv2d(_Weighted, ImageLayer):
         validate.divides(groups, channels, "in_channels")
         validate.divides(groups, outputs, "out_channels")
         shape = (outputs, channels // groups, *kernel)
-        super().__init__(shape, outputs, bias, float(np.prod(shape[1:])), dtype, seed, layout=layout)
+        super().__init__(shape, outputs, bias, float(math.prod(shape[1:])), dtype, seed, layout=layout)
         self.activation: str | None = validate.choice(activation, "activation", (None, "relu"))
         self._kept = KeptWeights()
         self.options = fused.Options(

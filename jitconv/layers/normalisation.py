@@ -152,24 +152,26 @@ class Dropout(Layer):
         super().__init__()
         validate.boolean(inplace, "inplace")
         self._p = validate.real(p, "p", 0.0, 1.0)
-        self._buffers["key"] = np.array(np.random.default_rng(seed).integers(2**62), np.int64)
+        self._buffers["key"] = np.array(validate.generator(seed, "seed").integers(2**62), np.int64)
         self._buffers["batches"] = np.zeros((), np.int64)
 
     def forward(self, x: Array) -> Array:
         """Return x with elements dropped, or, after `eval`, x."""
+        floats = validate.unaliased(x, "x")
         if not self.training:
-            self._saved = (None,)
+            self._saved = None, floats.shape, floats.dtype
             return x
         batches = self._buffers["batches"]
         key = int(self._buffers["key"]) << 64 | int(batches)
         y = dropout(x, self._p, key)
         batches += 1
-        self._saved = (key,)
+        self._saved = key, y.shape, y.dtype
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        (key,) = self._restore()
+        key, shape, dtype = self._restore()
+        validate.array(dy, "dy", shape, dtype, "as the output")
         if not self.needs_input_gradient:
             return None
         return dy if key is None else dropout(dy, self._p, key, name="dy")

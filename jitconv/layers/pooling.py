@@ -65,12 +65,13 @@ class MaxPool2d(ImageLayer):
     def forward_in(self, layout: str, x: Array) -> Array:
         """Return the pooled x."""
         y, argmax = max_pool2d_with_argmax(x, self._kernel, layout=layout, **self._options)
-        self._saved = argmax, x.shape, layout
+        self._saved = argmax, x.shape, layout, y.dtype
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        argmax, x_shape, layout = self._restore()
+        argmax, x_shape, layout, dtype = self._restore()
+        validate.unaliased(dy, "dy", dtype)
         if not self.needs_input_gradient:
             return None
         return max_pool2d_backward(dy, argmax, x_shape, self._kernel, layout=layout, **self._options)
@@ -128,12 +129,13 @@ class AvgPool2d(ImageLayer):
     def forward_in(self, layout: str, x: Array) -> Array:
         """Return the pooled x."""
         y = avg_pool2d(x, self._kernel, layout=layout, **self._options)
-        self._saved = x.shape, layout
+        self._saved = x.shape, layout, y.dtype
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        x_shape, layout = self._restore()
+        x_shape, layout, dtype = self._restore()
+        validate.unaliased(dy, "dy", dtype)
         if not self.needs_input_gradient:
             return None
         return avg_pool2d_backward(dy, x_shape, self._kernel, layout=layout, **self._options)
@@ -154,12 +156,13 @@ class GlobalAvgPool2d(ImageLayer):
     def forward_in(self, layout: str, x: Array) -> Array:
         """Return the pooled x."""
         y = global_avg_pool2d(x, layout=layout)
-        self._saved = x.shape, layout
+        self._saved = x.shape, layout, y.dtype
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        x_shape, layout = self._restore()
+        x_shape, layout, dtype = self._restore()
+        validate.unaliased(dy, "dy", dtype)
         if not self.needs_input_gradient:
             return None
         return global_avg_pool2d_backward(dy, x_shape, layout=layout)
@@ -180,12 +183,13 @@ class GlobalMaxPool2d(ImageLayer):
     def forward_in(self, layout: str, x: Array) -> Array:
         """Return the pooled x."""
         y, argmax = global_max_pool2d(x, layout=layout)
-        self._saved = argmax, x.shape, layout
+        self._saved = argmax, x.shape, layout, y.dtype
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        argmax, x_shape, layout = self._restore()
+        argmax, x_shape, layout, dtype = self._restore()
+        validate.unaliased(dy, "dy", dtype)
         if not self.needs_input_gradient:
             return None
         return global_max_pool2d_backward(dy, argmax, x_shape, layout=layout)

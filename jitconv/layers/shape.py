@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from .. import validate
 from ..pointwise import relu, relu_backward
 from .base import Array, Layer
@@ -53,11 +55,11 @@ class Flatten(Layer):
     def forward(self, x: Array) -> Array:
         """Return x, (N, ...), as (N, features)."""
         rows = validate.batch(x, "x")
-        self._saved = rows.shape
-        return rows.reshape(len(rows), math.prod(rows.shape[1:]))
+        self._saved = rows.shape, rows.dtype
+        return np.asarray(rows).reshape(len(rows), math.prod(rows.shape[1:]))
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        shape = self._restore()
-        dy = validate.array(dy, "dy", (shape[0], math.prod(shape[1:])), None, "as the output")
-        return dy.reshape(shape) if self.needs_input_gradient else None
+        shape, dtype = self._restore()
+        validate.array(dy, "dy", (shape[0], math.prod(shape[1:])), dtype, "as the output")
+        return np.asarray(dy).reshape(shape) if self.needs_input_gradient else None
