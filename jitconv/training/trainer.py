@@ -65,6 +65,8 @@ class Trainer:
     """
 
     def __init__(self, model: Layer, optimizer: Optimizer) -> None:
+        checks.kind_of(model, "model", Layer, "a layer")
+        checks.kind_of(optimizer, "optimizer", Optimizer, "an Optimizer")
         self.model = model
         self.optimizer = optimizer
         self.epoch = 0
@@ -90,6 +92,7 @@ class Trainer:
         TypeError, ValueError
             If an array does not fit the network.
         """
+        labels = checks.labels(labels, "labels", len(validate.batch(x, "x")))
         if not self.model.training:
             self.model.train()
         if not self._compiled:
@@ -149,7 +152,11 @@ class Trainer:
         seed = validate.integer(seed, "seed", 0)
         images = len(validate.batch(x, "x"))
         checks.not_empty(images, "x")
-        labels = checks.array_of_length(labels, "labels", images)
+        labels = checks.labels(labels, "labels", images)
+        if test is not None:
+            checks.test_images(test)
+        checks.function(on_step, "on_step")
+        checks.function(on_epoch, "on_epoch")
         self.images = images
         done: list[Epoch] = []
         for _ in range(epochs):
@@ -199,6 +206,7 @@ class Trainer:
 
     def evaluate(self, x: Array, labels: Array, *, batch_size: int = 100) -> Evaluation:
         """Return the mean loss and the accuracy on labelled images."""
+        labels = checks.labels(labels, "labels", len(validate.batch(x, "x")))
         logits = self.predict(x, batch_size=batch_size)
         loss, _ = softmax_cross_entropy(logits, labels)
         return Evaluation(loss, float(np.mean(logits.argmax(axis=1) == labels)))

@@ -14,6 +14,7 @@ the convolution or dense layer before it.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -122,8 +123,9 @@ def _build(
     size = checks.image_shape(input_shape, "input_shape")
     classes = validate.integer(classes, "classes", 1)
     dropout = validate.real(dropout, "dropout", 0.0, 1.0)
-    features = int(np.prod(_features_size(name, size)))
-    rng = np.random.default_rng(seed)  # the layers draw from one stream, in turn
+    features = math.prod(_features_size(name, size))
+    checks.features_fit(features, size)
+    rng = validate.generator(seed, "seed")  # the layers draw from one stream, in turn
     layers: list[Layer] = []
     channels = size[0]
     for feature in network.features:

@@ -131,7 +131,7 @@ def test_another_network_is_refused_and_left_alone(tmp_path, images):
         loaded.restore(small_trainer(SGD))
     for name, array in other.model.state().items():
         assert_array_equal(array, before[name])
-    with pytest.raises(TypeError, match="a checkpoint is of a Sequential network, got ReLU"):
+    with pytest.raises(TypeError, match="`trainer` must be of a Sequential network, got one of ReLU"):
         loaded.restore(Trainer(ReLU(), Adam()))
 
 

@@ -195,7 +195,7 @@ def test_other_arrays_are_noticed(case, rng):
     other.flags.writeable = False
     with pytest.raises(ValueError, match="`w` must be a writable"):
         optimizer.update(parameters, gradients)
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="`gradients` lacks 'w'"):
         optimizer.update(parameters, {})
     assert optimizer.steps == 3
 

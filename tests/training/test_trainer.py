@@ -130,7 +130,7 @@ def test_predict_and_evaluate(images):
         ({"seed": 0.5}, TypeError, "`seed` must be an integer of at least 0, got 0.5"),
         ({"x": np.zeros((0, 1, 6, 6))}, ValueError, "`x` holds no images"),
         ({"x": [[1.0]]}, TypeError, "`x` must be a NumPy array of float32 or float64, got list"),
-        ({"labels": np.zeros(5, int)}, ValueError, "`labels` must have 23 elements, one for each image"),
+        ({"labels": np.zeros(5, int)}, ValueError, r"`labels` must have shape \(23,\), one class for each image"),
         ({"labels": np.full(23, 3)}, ValueError, r"`labels` must lie from 0 to 2 \(3 classes\)"),
     ],
 )
