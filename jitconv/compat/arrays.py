@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -43,43 +44,41 @@ def as_array(value: Any, name: str) -> Array:
     return a
 
 
-def common_dtype(*arrays: Array | None, preserve_dtype: bool) -> np.dtype[Any]:
+def common_dtype(*arrays: Array, preserve_dtype: bool) -> np.dtype[Any]:
     """Return the dtype in which a call is computed: float32 if it is to be kept and every array has it, else float64.
 
-    It is that of NumPy's own arithmetic on such arrays, but for float16 and for two integers; None does not count.
+    It is that of NumPy's own arithmetic on such arrays, but for float16 and for two integers.
     """
-    kept = preserve_dtype and all(a is None or a.dtype == _FLOAT32 for a in arrays)
+    kept = preserve_dtype and all(a.dtype == _FLOAT32 for a in arrays)
     return _FLOAT32 if kept else _FLOAT64
 
 
 def converted(dtype: DTypeLike, **values: Any) -> tuple[Any, ...]:
-    """Return each value as an array of `dtype`, None as None; arrays that have it are not copied.
+    """Return each value as an array of `dtype`; arrays that have it are not copied.
 
     Parameters
     ----------
     dtype : float32 or float64
-    **values : array_like or None
+    **values : array_like
         By the names that messages give them.
     """
-    return tuple(
-        None if value is None else as_array(value, name).astype(dtype, copy=False) for name, value in values.items()
-    )
+    return tuple(as_array(value, name).astype(dtype, copy=False) for name, value in values.items())
 
 
 def floats(preserve_dtype: bool, **values: Any) -> tuple[Any, ...]:
-    """Return all arrays of a call in the one dtype in which it is computed, see `common_dtype`; None as None.
+    """Return all arrays of a call in the one dtype in which it is computed, see `common_dtype`.
 
     Parameters
     ----------
     preserve_dtype : bool
         Whether float32 stays float32.
-    **values : array_like or None
+    **values : array_like
         By the names that messages give them.
     """
     keep = validate.boolean(preserve_dtype, "preserve_dtype")
-    arrays = [None if value is None else as_array(value, name) for name, value in values.items()]
+    arrays = [as_array(value, name) for name, value in values.items()]
     dtype = common_dtype(*arrays, preserve_dtype=keep)
-    return tuple(None if a is None else a.astype(dtype, copy=False) for a in arrays)
+    return tuple(a.astype(dtype, copy=False) for a in arrays)
 
 
 def with_axes(a: Array, name: str, axes: str) -> Array:
@@ -106,6 +105,25 @@ def with_shape(a: Array, name: str, shape: tuple[int, ...]) -> Array:
     if a.shape != shape:
         raise ValueError(f"`{name}` must have shape {shape}, got {a.shape}")
     return a
+
+
+def learning_rate(value: Any, name: str) -> float:
+    """Return a learning rate: any finite number, as in the originals."""
+    return validate.real(value, name, -math.inf)
+
+
+def of_forward(cache: Any, *kinds: type) -> Any:
+    """Return the parts of a cache, objects of these classes, as a forward call made it.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    fits = isinstance(cache, tuple) and len(cache) == len(kinds)
+    if not fits or not all(isinstance(one, kind) for one, kind in zip(cache, kinds, strict=True)):
+        raise ValueError(f"`cache` must be what the forward call returned, got another {type(cache).__name__}")
+    return cache
 
 
 class AsItWas:

@@ -14,15 +14,16 @@ import numpy as np
 from .. import validate
 from ..conv import conv2d, conv2d_backward
 from ..pool import max_pool2d
-from .arrays import Array, as_array, floats, with_axes, with_shape
+from .arrays import Array, as_array, floats, learning_rate, with_axes, with_shape
 from .naming import argument_names
 from .ties import checked, max_pool2d_backward
 
 __all__ = ["Conv3x3", "MaxPool2", "Softmax"]
 
 
-def _drawn(shape: tuple[int, ...], divisor: int, preserve_dtype: bool) -> Array:
+def _drawn(shape: tuple[int, ...], divisor: int, preserve_dtype: bool, name: str) -> Array:
     """Return normal numbers of the original's generator, so that the same seed gives the same network."""
+    validate.array_fits(shape, name)
     numbers = np.random.randn(*shape) / divisor  # noqa: NPY002
     return numbers.astype(np.float32) if validate.boolean(preserve_dtype, "preserve_dtype") else numbers
 
@@ -61,7 +62,7 @@ class Conv3x3:
         self.needs_input_gradient = validate.boolean(needs_input_gradient, "needs_input_gradient")
         self.preserve_dtype = preserve_dtype
         depth = () if channels is None else (validate.integer(channels, "channels", 1),)
-        self.filters = _drawn((num_filters, 3, 3, *depth), 9, preserve_dtype)
+        self.filters = _drawn((num_filters, 3, 3, *depth), 9, preserve_dtype, "num_filters")
         self.last_input: Any = None
 
     def iterate_regions(self, image: Array) -> Iterator[tuple[Array, int, int]]:
@@ -119,10 +120,11 @@ class Conv3x3:
         TypeError, ValueError
             If `d_L_d_out` does not fit.
         """
+        rate = learning_rate(learn_rate, "learn_rate")
         x, w, dy = self._arrays(d_L_d_out=d_L_d_out)
         gradients: Any = conv2d_backward(dy, x, w, layout="NHWC", needs=(self.needs_input_gradient, True, False))
         dw = gradients.dw[:, 0] if self.filters.ndim == 3 else gradients.dw.transpose(0, 2, 3, 1)
-        self.filters -= learn_rate * dw
+        self.filters -= rate * dw
         return gradients.dx.reshape(np.shape(self.last_input)) if self.needs_input_gradient else None
 
 
@@ -214,7 +216,7 @@ class Softmax:
         sizes = validate.integer(input_len, "input_len", 1), validate.integer(nodes, "nodes", 1)
         self.strict = validate.boolean(strict, "strict")
         self.preserve_dtype = preserve_dtype
-        self.weights = _drawn(sizes, input_len, preserve_dtype)
+        self.weights = _drawn(sizes, input_len, preserve_dtype, "input_len")
         self.biases = np.zeros(nodes, self.weights.dtype)
         self.last_input: Any = None
         self.last_input_shape: tuple[int, ...] = ()
@@ -269,6 +271,7 @@ class Softmax:
             If `d_L_d_out` does not fit.
         """
         x = validate.after_forward(self.last_input, "Softmax")
+        rate = learning_rate(learn_rate, "learn_rate")
         dy, weights = floats(self.preserve_dtype, d_L_d_out=d_L_d_out, weights=self.weights)
         with_shape(dy, "d_L_d_out", self.last_totals.shape)
         if self.strict:
@@ -279,6 +282,6 @@ class Softmax:
         probabilities = self._probabilities()
         d_totals = probabilities * (dy - np.dot(probabilities, dy))
         d_input: Array = np.dot(weights, d_totals).reshape(self.last_input_shape)
-        self.weights -= learn_rate * np.outer(x, d_totals)
-        self.biases -= learn_rate * d_totals
+        self.weights -= rate * np.outer(x, d_totals)
+        self.biases -= rate * d_totals
         return d_input

@@ -231,7 +231,7 @@ def pool2d(
         If an argument does not fit; the message names it.
     """
     on, keep = _operations(X), validate.boolean(preserve_dtype, "preserve_dtype")
-    known = mode in ("max", "avg")
+    known = isinstance(mode, str) and mode in ("max", "avg")
     if not validate.boolean(strict, "strict"):
         validate.choice(mode, "mode", ("max", "avg"))
     (x,) = on.inputs(X=X)
@@ -283,12 +283,16 @@ def comp_conv2d(conv2d: Any, X: Any) -> Any:
     TypeError, ValueError
         If X has other axes, or the layer returns more than one channel.
     """
+    if not callable(conv2d):
+        raise TypeError(f"`conv2d` must be a layer or a function, got {validate.shown(conv2d)}")
     x = X
     if _operations(X) is _ArrayOperations:
         dtype = getattr(getattr(conv2d, "weight", None), "dtype", None)
         x = as_array(X, "X")
         x = x.astype(dtype, copy=False) if isinstance(dtype, np.dtype) else x
     y = conv2d(with_axes(x, "X", "H, W").reshape((1, 1, *x.shape)))
+    if not hasattr(y, "shape"):
+        raise TypeError(f"`conv2d` must return an array, got {type(y).__name__}")
     if tuple(y.shape[:2]) != (1, 1):
         raise ValueError(f"`conv2d` must return one image with one channel, got shape {tuple(y.shape)}")
     return y.reshape(y.shape[2:])

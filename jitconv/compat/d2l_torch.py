@@ -9,7 +9,7 @@ import numpy as np
 
 from ..conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
 from ..pool import avg_pool2d, avg_pool2d_backward, max_pool2d
-from .arrays import Array
+from .arrays import Array, as_array
 from .ties import max_pool2d_backward
 
 torch: Any = importlib.import_module("torch")
@@ -22,6 +22,12 @@ def _array(tensor: Any) -> Array:
 
 def _tensor(array: Array, like: Any) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device)
+
+
+def _of_array(value: Any, name: str) -> Any:
+    """Return what is no tensor as one, float32 if it is, else float64."""
+    a = as_array(value, name)
+    return torch.from_numpy(np.array(a, np.float32 if a.dtype == np.float32 else np.float64))
 
 
 _once: Any = torch.autograd.function.once_differentiable
@@ -96,9 +102,11 @@ class TensorOperations:
         """Return tensors in the dtype in which they are computed."""
         tensors = []
         for name, value in values.items():
-            tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+            tensor = value if isinstance(value, torch.Tensor) else _of_array(value, name)
             if tensor.is_complex():
                 raise TypeError(f"`{name}` must be a tensor of real numbers, got {tensor.dtype}")
+            if tensor.layout != torch.strided or tensor.is_meta:
+                raise TypeError(f"`{name}` must be a tensor that holds its numbers one by one, got {tensor.layout}")
             tensors.append(tensor)
         single = all(tensor.dtype == torch.float32 for tensor in tensors)
         return tuple(tensor.to(torch.float32 if single else torch.float64) for tensor in tensors)

@@ -14,9 +14,11 @@ from .. import columns, shapes, validate
 from ..conv import conv2d, conv2d_backward
 from . import ties as pooling
 from .arrays import Array, AsItWas, WhenAsked, converted, floats, with_axes, with_shape
+from .naming import argument_names
 
 __all__ = ["Convolution", "OlderPooling", "Pooling", "col2im", "im2col"]
 
+_WINDOW = "filter_h` x `filter_w"
 Strict = bool | str
 ASSIGNS = "assigns"
 
@@ -27,6 +29,7 @@ def _checked(strict: Any) -> Strict:
     return validate.boolean(strict, "strict")
 
 
+@argument_names(x="input_data", kernel=_WINDOW, padding="pad")
 def im2col(
     input_data: Any, filter_h: int, filter_w: int, stride: int = 1, pad: int = 0, *, preserve_dtype: bool = False
 ) -> Array:
@@ -57,6 +60,7 @@ def im2col(
     return columns.im2col(with_axes(x, "input_data", "N, C, H, W"), window, stride=stride, padding=pad)
 
 
+@argument_names(x="input_shape", x_shape="input_shape", columns="col", kernel=_WINDOW, padding="pad")
 def col2im(
     col: Any,
     input_shape: tuple[int, int, int, int],
@@ -95,7 +99,7 @@ def col2im(
     """
     (a,) = floats(preserve_dtype, col=col)
     window, stride, pad = _options(filter_h, filter_w, stride, pad)
-    shape = validate.shape4(input_shape, "input_shape", "NCHW")[0]
+    shape = validate.shape4(input_shape, "input_shape", "NCHW", batched=True)[0]
     oh, ow = _outputs(shape[2:], window, stride, pad)
     rows, length = shape.n * max(oh, 0) * max(ow, 0), shape.c * window[0] * window[1]
     if a.size != rows * length:
@@ -193,6 +197,7 @@ class Convolution:
         w = np.asarray(self._saved[1])
         return w.reshape(len(w), -1).T
 
+    @argument_names(w="W", kernel="W", padding="pad")
     def forward(self, x: Any) -> Array:
         """Return the convolution of x, (N, FN, OH, OW), for x (N, C, H, W).
 
@@ -313,6 +318,7 @@ class Pooling:
         assert argmax is not None
         return argmax.transpose(0, 2, 3, 1).reshape(-1).astype(np.int64)
 
+    @argument_names(kernel="pool_h` x `pool_w", padding="pad")
     def forward(self, x: Any) -> Array:
         """Return the pooled x, (N, C, OH, OW), for x (N, C, H, W).
 
@@ -328,6 +334,7 @@ class Pooling:
         cut = 0
         if self._strict and pad:
             _same_size_without(pad, a.shape[2:], window, stride)
+            validate.array_fits((*a.shape[:2], *(size + 2 * pad for size in a.shape[2:])), "pad")
             a, pad, cut = np.pad(a, ((0, 0), (0, 0), (pad, pad), (pad, pad))), 0, pad
         if pad > min(window) // 2:
             raise ValueError(f"`pad` must be at most half the window, {window[0]}x{window[1]}, got {pad}")

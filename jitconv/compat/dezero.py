@@ -68,12 +68,22 @@ def _on_variables(*values: Any) -> bool:
     return core is not None and any(isinstance(value, core.Variable) for value in values)
 
 
+def _arrays(x: Any, W: Any, b: Any) -> tuple[Array, Array, Array | None]:
+    """Return images, weights and the bias, if there is one, in one dtype."""
+    if b is None:
+        return *floats(True, x=x, W=W), None
+    x, W, b = floats(True, x=x, W=W, b=b)
+    return x, W, b
+
+
 def pooled_on(x: Array, pad: Size, strict: bool) -> tuple[Array, Size]:
     """Return the images that a pooling sees, and its padding: strict pads with zeros first."""
     if not validate.boolean(strict, "strict"):
         return x, pad
     ph, pw = validate.pair(pad, "pad", 0)
-    return np.pad(with_axes(x, "x", "N, C, H, W"), ((0, 0), (0, 0), (ph, ph), (pw, pw))), 0
+    n, c, h, w = with_axes(x, "x", "N, C, H, W").shape
+    validate.array_fits((n, c, h + 2 * ph, w + 2 * pw), "pad")
+    return np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))), 0
 
 
 @_named
@@ -152,18 +162,18 @@ def col2im(
     if _on_variables(x):
         return _functions().Col2im(input_shape, kernel_size, stride, pad, to_matrix)(x)
     (x,) = floats(True, x=x)
+    sizes = validate.shape4(input_shape, "input_shape", "NCHW", batched=True)[0]
     if validate.boolean(to_matrix, "to_matrix"):
         x = with_axes(x, "x", "N*OH*OW, C*KH*KW")
     else:
         rows = with_axes(x, "x", "N, C, KH, KW, OH, OW").transpose(0, 4, 5, 1, 2, 3)
         kernel, steps, pads = _pairs(kernel_size, stride, pad)
-        sizes = validate.shape4(input_shape, "input_shape", "NCHW")[0]
         windows = _windows((sizes.h, sizes.w), kernel, steps, pads)
         if rows.shape != (sizes.n, *windows, sizes.c, *kernel):
             wanted = (sizes.n, sizes.c, *kernel, *windows)
             raise ValueError(f"`x` must have shape {wanted} (N, C, KH, KW, OH, OW), got {x.shape}")
         x = rows.reshape(sizes.n * windows[0] * windows[1], -1)
-    return argument_names(columns="x")(columns.col2im)(x, input_shape, kernel_size, stride=stride, padding=pad)
+    return argument_names(columns="x")(columns.col2im)(x, tuple(sizes), kernel_size, stride=stride, padding=pad)
 
 
 @_named
@@ -189,7 +199,7 @@ def conv2d(x: Any, W: Any, b: Any = None, stride: Size = 1, pad: Size = 0) -> An
     """
     if _on_variables(x, W, b):
         return _functions().Conv2d(stride, pad)(x, W, b)
-    x, W, b = floats(True, x=x, W=W, b=b)
+    x, W, b = _arrays(x, W, b)
     return _conv2d(with_axes(x, "x", "N, C, H, W"), W, b, stride=stride, padding=pad)
 
 
@@ -219,7 +229,7 @@ def deconv2d(x: Any, W: Any, b: Any = None, stride: Size = 1, pad: Size = 0, out
     """
     if _on_variables(x, W, b):
         return _functions().Deconv2d(stride, pad, outsize)(x, W, b)
-    x, W, b = floats(True, x=x, W=W, b=b)
+    x, W, b = _arrays(x, W, b)
     with_axes(x, "x", "N, C, H, W"), with_axes(W, "W", "C, OC, KH, KW")
     kernel, steps, pads = _pairs(W.shape[2:], stride, pad)
     extra = (0, 0)

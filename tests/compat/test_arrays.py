@@ -22,13 +22,12 @@ def test_all_arrays_of_a_call_get_one_dtype():
     single, double = np.ones(2, np.float32), np.ones(2)
     assert [a.dtype for a in arrays.floats(True, a=single, b=double)] == [np.float64] * 2
     assert [a.dtype for a in arrays.floats(True, a=single, b=single)] == [np.float32] * 2
-    assert arrays.floats(True, a=single, b=None)[1] is None
 
 
 def test_what_has_the_dtype_is_not_copied():
     a = np.ones((2, 3)).T
     assert arrays.floats(False, a=a)[0] is a
-    assert arrays.converted(np.float64, a=a, b=None)[0] is a
+    assert arrays.converted(np.float64, a=a)[0] is a
 
 
 def test_lists_are_accepted():
@@ -39,6 +38,12 @@ def test_lists_are_accepted():
 def test_what_holds_no_numbers_is_refused(value):
     with pytest.raises(TypeError, match="`a` must be an array of"):
         arrays.as_array(value, "a")
+
+
+def test_none_is_no_array():
+    for call in (lambda: arrays.floats(True, a=None), lambda: arrays.converted(np.float64, a=None)):
+        with pytest.raises(TypeError, match="`a` must be an array of real numbers, got NoneType"):
+            call()
 
 
 def test_masked_arrays_are_refused():

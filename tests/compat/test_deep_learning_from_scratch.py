@@ -306,7 +306,7 @@ class TestBadInput:
             layer.forward(np.zeros((3, 8, 8)))
         with pytest.raises(ValueError, match="`W` has 3 input channels, but `x` has 4"):
             layer.forward(np.zeros((1, 4, 8, 8)))
-        with pytest.raises(ValueError, match="`kernel` spans 3x3 pixels"):
+        with pytest.raises(ValueError, match="`W` spans 3x3 pixels"):
             layer.forward(np.zeros((1, 3, 2, 2)))
         layer.forward(np.zeros((1, 3, 8, 8)))
         with pytest.raises(ValueError, match=r"`dout` must have shape \(1, 2, 6, 6\), got \(1, 2, 5, 6\)"):

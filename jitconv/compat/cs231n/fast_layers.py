@@ -10,7 +10,7 @@ import numpy as np
 from ... import shapes, validate
 from ...conv import conv2d, conv2d_backward
 from .. import ties as pooling
-from ..arrays import Array, AsItWas, floats, with_axes, with_shape
+from ..arrays import Array, AsItWas, as_array, floats, of_forward, with_axes, with_shape
 from .im2col_cython import col2im_cython, im2col_cython
 
 __all__ = [
@@ -31,11 +31,12 @@ __all__ = [
 Param = Mapping[str, Any]
 ConvCache = tuple[Any, Any, Any, Param, AsItWas]
 PoolCache = tuple[Array, Array | None, Param, str]
+_CONV_CACHE = object, object, object, object, AsItWas
 
 
 def _option(param: Any, name: str, key: str, minimum: int) -> int:
     if not isinstance(param, Mapping) or key not in param:
-        raise ValueError(f"`{name}` must be a dictionary with the key {key!r}, got {param!r}")
+        raise ValueError(f"`{name}` must be a dictionary with the key {key!r}, got {validate.shown(param)}")
     return validate.integer(param[key], f"{name}[{key!r}]", minimum)
 
 
@@ -126,7 +127,7 @@ def conv_backward_fast(dout: Any, cache: ConvCache, *, strict: bool = False) -> 
     RuntimeError
         If x has been changed since the forward call.
     """
-    x, w, _, conv_param, kept = cache
+    x, w, _, conv_param, kept = of_forward(cache, *_CONV_CACHE)
     dy, a, weights = floats(True, dout=dout, x=kept.unchanged(), w=w)
     options = _conv_options(conv_param)
     with_shape(dy, "dout", _output_shape(a.shape, len(weights), weights.shape[2:], **options))
@@ -193,7 +194,7 @@ def conv_backward_im2col(dout: Any, cache: ConvCache, *, strict: bool = False) -
     """
     if not validate.boolean(strict, "strict"):
         return conv_backward_fast(dout, cache)
-    _, w, _, conv_param, kept = cache
+    _, w, _, conv_param, kept = of_forward(cache, *_CONV_CACHE)
     dy, a, weights = floats(True, dout=dout, x=kept.unchanged(), w=w)
     options = _conv_options(conv_param)
     with_shape(dy, "dout", _output_shape(a.shape, len(weights), weights.shape[2:], **options))
@@ -224,7 +225,7 @@ def _pooled(x: Any, pool_param: Param, ties: str) -> tuple[Array, PoolCache]:
 
 
 def _unpooled(dout: Any, cache: PoolCache) -> Array:
-    x, argmax, pool_param, ties = cache
+    x, argmax, pool_param, ties = of_forward(cache, np.ndarray, object, object, str)
     options = _pool_options(pool_param)
     dy, x = floats(True, dout=dout, x=x)
     with_shape(dy, "dout", (*x.shape[:2], *_output_shape(x.shape, 0, options["kernel"], options["stride"], 0)[2:]))
@@ -258,7 +259,8 @@ def max_pool_forward_fast(
     TypeError, ValueError
         As `jitconv.max_pool2d`.
     """
-    image, options = np.shape(x), _pool_options(pool_param)
+    x = as_array(x, "x")
+    image, options = x.shape, _pool_options(pool_param)
     tiled = len(image) == 4 and _tiles(image[2:], **options)
     if validate.boolean(strict, "strict") and len(image) == 4:
         _divides(image[2:], options["kernel"], options["stride"], 0)
@@ -280,7 +282,7 @@ def max_pool_backward_fast(dout: Any, cache: tuple[str, PoolCache]) -> Array:
     TypeError, ValueError
         As `jitconv.max_pool2d_backward`.
     """
-    method, saved = cache
+    method, saved = of_forward(cache, object, object)
     validate.choice(method, "cache[0]", ("reshape", "im2col"))
     return _unpooled(dout, saved)
 
@@ -290,9 +292,9 @@ def max_pool_forward_reshape(x: Any, pool_param: Param) -> tuple[Array, PoolCach
 
     As `max_pool_forward_fast`, but a ValueError if the windows are not squares that tile the image.
     """
-    options = _pool_options(pool_param)
-    if not _tiles(np.shape(x)[2:4], **options):
-        raise ValueError(f"`pool_param` must be squares that tile the image of `x`, {np.shape(x)}, got {pool_param!r}")
+    x, options = with_axes(as_array(x, "x"), "x", "N, C, H, W"), _pool_options(pool_param)
+    if not _tiles(x.shape[2:], **options):
+        raise ValueError(f"`pool_param` must be squares that tile the image of `x`, {x.shape}, got {pool_param!r}")
     return _pooled(x, pool_param, "split")
 
 
@@ -301,7 +303,8 @@ def max_pool_forward_im2col(x: Any, pool_param: Param, *, strict: bool = False) 
 
     Parameters and errors are those of `max_pool_forward_fast`.
     """
-    image, options = np.shape(x), _pool_options(pool_param)
+    x = as_array(x, "x")
+    image, options = x.shape, _pool_options(pool_param)
     if validate.boolean(strict, "strict") and len(image) == 4:
         _divides(image[2:], options["kernel"], options["stride"], 0)
     return _pooled(x, pool_param, "first")

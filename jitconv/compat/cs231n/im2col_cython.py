@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import shapes, validate
 from ..arrays import Array, floats, with_axes, with_shape
+from ..naming import argument_names
 
 __all__ = ["col2im_6d_cython", "col2im_cython", "col2im_indices", "im2col_cython", "im2col_indices"]
 
@@ -19,6 +20,11 @@ def _window(height: Any, width: Any, padding: Any, stride: Any) -> tuple[int, in
         validate.integer(padding, "padding", 0),
         validate.integer(stride, "stride", 1),
     )
+
+
+def _image(*sizes: Any) -> tuple[int, ...]:
+    """Return the sizes N, C, H and W."""
+    return tuple(validate.integer(size, name, 0) for size, name in zip(sizes, "NCHW", strict=True))
 
 
 def _outputs(h: int, w: int, kh: int, kw: int, padding: int, stride: int) -> tuple[int, int]:
@@ -69,13 +75,15 @@ def im2col_cython(
     kh, kw, pad, step = _window(field_height, field_width, padding, stride)
     oh, ow = _outputs(h, w, kh, kw, pad, step)
     rows = _rows(kh, kw, c, strict)
+    validate.array_fits((c, h + 2 * pad, w + 2 * pad, n), "padding")
+    validate.fits_in_memory((c * kh * kw, oh * ow * n), a.dtype, "cols")
     # With the images last, a row of windows is one run of memory.
     images = np.zeros((c, h + 2 * pad, w + 2 * pad, n), a.dtype)
     images[:, pad : pad + h, pad : pad + w] = a.transpose(1, 2, 3, 0)
     cols = (np.zeros if strict else np.empty)((c * kh * kw, oh, ow, n), a.dtype)
     for channel, k, tap in np.ndindex(c, kh, kw):
         cols[rows[channel, k, tap]] = images[channel, k : k + step * oh : step, tap : tap + step * ow : step]
-    return cols.reshape(c * kh * kw, -1)
+    return cols.reshape(c * kh * kw, oh * ow * n)
 
 
 def col2im_cython(
@@ -113,10 +121,11 @@ def col2im_cython(
     """
     (a,) = floats(True, cols=cols)
     kh, kw, pad, step = _window(field_height, field_width, padding, stride)
-    n, c, h, w = (validate.integer(size, name, 0) for size, name in zip((N, C, H, W), "NCHW", strict=True))
+    n, c, h, w = _image(N, C, H, W)
     oh, ow = _outputs(h, w, kh, kw, pad, step)
     rows = _rows(kh, kw, c, strict)
     taps = with_shape(a, "cols", (c * kh * kw, oh * ow * n)).reshape(-1, oh, ow, n)
+    validate.array_fits((c, h + 2 * pad, w + 2 * pad, n), "padding")
     images = np.zeros((c, h + 2 * pad, w + 2 * pad, n), a.dtype)
     for channel, k, tap in np.ndindex(c, kh, kw):
         images[channel, k : k + step * oh : step, tap : tap + step * ow : step] += taps[rows[channel, k, tap]]
@@ -137,9 +146,11 @@ def col2im_indices(
     stride: int = 1,
 ) -> Array:
     """Return `col2im_cython` of `cols`: the original's NumPy version, of the same order and without its fault."""
-    return col2im_cython(cols, *x_shape, field_height, field_width, padding, stride)
+    n, c, h, w = validate.shape4(x_shape, "x_shape", "NCHW", batched=True)[0]
+    return col2im_cython(cols, n, c, h, w, field_height, field_width, padding, stride)
 
 
+@argument_names(field_height="HH", field_width="WW", padding="pad")
 def col2im_6d_cython(cols: Any, N: int, C: int, H: int, W: int, HH: int, WW: int, pad: int, stride: int) -> Array:
     """Add windows to the images that they came from.
 
@@ -162,7 +173,8 @@ def col2im_6d_cython(cols: Any, N: int, C: int, H: int, W: int, HH: int, WW: int
     """
     (a,) = floats(True, cols=cols)
     kh, kw, padding, step = _window(HH, WW, pad, stride)
-    oh, ow = _outputs(validate.integer(H, "H", 0), validate.integer(W, "W", 0), kh, kw, padding, step)
-    with_shape(a, "cols", (C, kh, kw, N, oh, ow))
-    rows = a.transpose(0, 1, 2, 4, 5, 3).reshape(C * kh * kw, -1)
-    return col2im_cython(rows, N, C, H, W, kh, kw, padding, step)
+    n, c, h, w = _image(N, C, H, W)
+    oh, ow = _outputs(h, w, kh, kw, padding, step)
+    with_shape(a, "cols", (c, kh, kw, n, oh, ow))
+    rows = a.transpose(0, 1, 2, 4, 5, 3).reshape(c * kh * kw, oh * ow * n)
+    return col2im_cython(rows, n, c, h, w, kh, kw, padding, step)

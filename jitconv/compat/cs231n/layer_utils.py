@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, floats, with_shape
+from ..arrays import Array, floats, of_forward, with_shape
 from . import spatial_batchnorm
 from .fast_layers import (
     ConvCache,
@@ -51,7 +51,7 @@ def conv_relu_forward(x: Any, w: Any, b: Any, conv_param: Param) -> tuple[Array,
 
 def conv_relu_backward(dout: Any, cache: tuple[ConvCache, ReluCache]) -> tuple[Array, Array, Array]:
     """Return dx, dw and db of `conv_relu_forward`, for dout (N, F, OH, OW) and its cache."""
-    conv_cache, relu_cache = cache
+    conv_cache, relu_cache = of_forward(cache, tuple, np.ndarray)
     return conv_backward_fast(_relu_backward(dout, relu_cache), conv_cache)
 
 
@@ -85,7 +85,7 @@ def conv_bn_relu_backward(
     dout: Any, cache: tuple[ConvCache, Any, ReluCache]
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Return dx, dw, db, dgamma and dbeta of `conv_bn_relu_forward`, for dout (N, F, OH, OW) and its cache."""
-    conv_cache, bn_cache, relu_cache = cache
+    conv_cache, bn_cache, relu_cache = of_forward(cache, tuple, spatial_batchnorm.Saved, np.ndarray)
     da, dgamma, dbeta = spatial_batchnorm.backward(_relu_backward(dout, relu_cache), bn_cache)
     return *conv_backward_fast(da, conv_cache), dgamma, dbeta
 
@@ -105,5 +105,5 @@ def conv_relu_pool_forward(
 
 def conv_relu_pool_backward(dout: Any, cache: tuple[ConvCache, ReluCache, Any]) -> tuple[Array, Array, Array]:
     """Return dx, dw and db of `conv_relu_pool_forward`, for dout (N, F, OH, OW) and its cache."""
-    conv_cache, relu_cache, pool_cache = cache
+    conv_cache, relu_cache, pool_cache = of_forward(cache, tuple, np.ndarray, tuple)
     return conv_backward_fast(_relu_backward(max_pool_backward_fast(dout, pool_cache), relu_cache), conv_cache)

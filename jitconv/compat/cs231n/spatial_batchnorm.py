@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import validate
-from ..arrays import Array, floats, with_shape
+from ..arrays import Array, as_array, floats, with_shape
 
 AXES = (0, 2, 3)
 
@@ -25,6 +25,12 @@ def _by_channel(a: Array) -> Array:
     return a[:, np.newaxis, np.newaxis]
 
 
+def _running(bn_param: dict[str, Any], key: str, channels: int, dtype: np.dtype[Any]) -> Array:
+    """Return a running average, zeros if there is none yet."""
+    name = f"bn_param[{key!r}]"
+    return with_shape(as_array(bn_param.get(key, np.zeros(channels, dtype)), name), name, (channels,))
+
+
 def forward(x: Array, gamma: Any, beta: Any, bn_param: Any) -> tuple[Array, Saved]:
     """Return x (N, C, H, W) normalised by channel, and what backward needs; training updates the running averages."""
     channels = x.shape[1]
@@ -32,13 +38,13 @@ def forward(x: Array, gamma: Any, beta: Any, bn_param: Any) -> tuple[Array, Save
     with_shape(scale, "gamma", (channels,))
     with_shape(shift, "beta", (channels,))
     if not isinstance(bn_param, dict):
-        raise ValueError(f"`bn_param` must be a dictionary, got {bn_param!r}")
+        raise ValueError(f"`bn_param` must be a dictionary, got {validate.shown(bn_param)}")
     training = validate.choice(bn_param.get("mode"), "bn_param['mode']", ("train", "test")) == "train"
     eps, momentum = (
         validate.real(bn_param.get(key, default), f"bn_param[{key!r}]", 0.0)
         for key, default in (("eps", 1e-5), ("momentum", 0.9))
     )
-    mean, var = (bn_param.get(key, np.zeros(channels, x.dtype)) for key in ("running_mean", "running_var"))
+    mean, var = (_running(bn_param, key, channels, x.dtype) for key in ("running_mean", "running_var"))
     if training:
         batch_mean, batch_var = x.mean(axis=AXES), x.var(axis=AXES)
         bn_param["running_mean"] = momentum * mean + (1 - momentum) * batch_mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ def fc_forward(z: Array, W: Array, b: Array) -> Array:
     z, W, b = as_array(z, "z"), as_array(W, "W"), as_array(b, "b")
     if with_axes(z, "z", "N, in").shape[1] != len(with_axes(W, "W", "in, out")):
         raise ValueError(f"`W` has {len(W)} inputs, but `z` has {z.shape[1]}")
+    if b.size != 1 and b.shape not in ((W.shape[1],), (1, W.shape[1])):
+        raise ValueError(f"`b` must have shape ({W.shape[1]},), one for each output, got {b.shape}")
     return np.asarray(np.dot(z, W) + b)
 
 
@@ -291,9 +294,15 @@ def global_avg_pooling_backward(next_dz: Array, z: Array) -> Array:
 
 def flatten_forward(z: Array) -> Array:
     """Return z (N, d1, d2, ...) as (N, d1 * d2 * ...); a view where NumPy can."""
-    return np.reshape(z, (len(z), -1))
+    z = as_array(z, "z")
+    if z.ndim < 1:
+        raise ValueError(f"`z` must have an axis of images, got shape {z.shape}")
+    return z.reshape(len(z), math.prod(z.shape[1:]))
 
 
 def flatten_backward(next_dz: Array, z: Array) -> Array:
     """Return `next_dz` in the shape of z; a view where NumPy can."""
-    return np.reshape(next_dz, np.shape(z))
+    next_dz, z = as_array(next_dz, "next_dz"), as_array(z, "z")
+    if next_dz.size != z.size:
+        raise ValueError(f"`next_dz` must have as many elements as `z`, which is {z.shape}, got {next_dz.shape}")
+    return next_dz.reshape(z.shape)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ... import validate
-from ..arrays import Array
+from ..arrays import Array, learning_rate
 from ..ties import checked
 from . import layers, layers_v2
 from .layers import Pair
@@ -47,6 +48,9 @@ class BaseModule:
 
     def load_weights(self, weights: dict[str, Array]) -> None:
         """Replace the weights by those of the same names."""
+        missing = [key for key in self.weights if not isinstance(weights, Mapping) or key not in weights]
+        if missing:
+            raise ValueError(f"`weights` must be a dict with {', '.join(map(repr, missing))}")
         for key in self.weights:
             self.weights[key] = weights[key]
 
@@ -93,6 +97,7 @@ class Conv2D(BaseModule):
         self.stride = validate.pair(stride, "stride")
         self.strict = validate.boolean(strict, "strict")
         self.preserve_dtype = validate.boolean(preserve_dtype, "preserve_dtype")
+        validate.array_fits((in_filters, out_filters, *self.kernel), "in_filters")
         dtype = np.float32 if preserve_dtype else np.float64
         scale = math.sqrt(2 / ((in_filters + out_filters) * self.kernel[0] * self.kernel[1]))
         # The original's generator, so that the same seed gives the same network.
@@ -134,8 +139,9 @@ class Conv2D(BaseModule):
 
     def update_gradient(self, lr: float) -> None:
         """Change weight and bias in place by `lr` times their gradients."""
+        rate = learning_rate(lr, "lr")
         for key, value in self.weights.items():
-            value -= lr * self.gradients[key]
+            value -= rate * self.gradients[key]
 
 
 class MaxPooling2D(BaseModule):

@@ -27,6 +27,8 @@ def _like(z: Any, next_dz: Any) -> tuple[Array, Array]:
 def _zeros_around(z: Array, padding: Any) -> tuple[Array, tuple[slice, slice]]:
     """Return z with its padding of zeros, and where z lies in it."""
     pads = validate.pair(padding, "padding", 0)
+    padded = (size + 2 * pad for size, pad in zip(z.shape[2:], pads, strict=True))
+    validate.array_fits((*z.shape[:2], *padded), "padding")
     rows, columns = (slice(pad, pad + size) for pad, size in zip(pads, z.shape[2:], strict=True))
     return np.pad(z, ((0, 0), (0, 0), *((pad, pad) for pad in pads))), (rows, columns)
 
