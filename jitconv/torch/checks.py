@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch.compiler import is_compiling
 
 from .. import shapes, validate
 from ..shapes import Activation, Pair
+from ..signatures import Seen, signature
 from .arrays import DTYPES
 
 
@@ -99,20 +99,22 @@ def conv_options(
             f"`weight` spans {spans[0]}x{spans[1]} pixels (dilation {dilations}), "
             f"more than the padded `input`, {padded[0]}x{padded[1]}"
         )
-    return ConvOptions(strides, (*sides[0], *sides[1]), dilations, groups)
+    return ConvOptions(strides, (*sides[0], *sides[1]), dilations, int(groups))
 
 
-_seen_options = functools.lru_cache(maxsize=1024)(conv_options)
+_seen: Seen[ConvOptions] = Seen()
 
 
 def conv_options_of(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> ConvOptions:
     """As `conv_options`, which takes 20 us, from memory where it can."""
-    if is_compiling():
-        return conv_options(tuple(x.shape), tuple(weight.shape), shape_of(bias), *options)
-    try:
-        return _seen_options(x.shape, weight.shape, None if bias is None else bias.shape, *options)
-    except TypeError:  # a list, which cannot be looked up, or what is refused
-        return conv_options(tuple(x.shape), tuple(weight.shape), shape_of(bias), *options)
+    key = None if is_compiling() else signature((), options)  # tells 1 from 1.0 and True, which are equal
+    if key is not None:
+        key = key, x.shape, weight.shape, None if bias is None else bias.shape
+    found = _seen.get(key)
+    if found is None:
+        found = conv_options(tuple(x.shape), tuple(weight.shape), shape_of(bias), *options)
+        _seen.add(key, found)
+    return found
 
 
 def conv_transpose_weights(x: Tensor, weight: Tensor, bias: Tensor | None, groups: Any) -> None:
@@ -125,6 +127,9 @@ def conv_transpose_weights(x: Tensor, weight: Tensor, bias: Tensor | None, group
         raise ValueError(f"`weight` has {shape[0]} input channels, but `input` has {channels}")
     if channels % groups:
         raise ValueError(f"`groups` must divide the channels of `input`, got {groups} for {channels}")
+    if min(shape) < 1:
+        raise ValueError(f"`weight` must have at least one channel and one tap, got shape {shape}")
+    validate.image_with_pixels(activation(x), "input")
     _bias(shape_of(bias), shape[1] * groups)
 
 
@@ -152,7 +157,7 @@ def pool_fits(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pa
 def divisor(value: Any) -> None:
     """Refuse a divisor that is no integer, or zero."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`divisor_override` must be an integer or None, got {value!r}")
+        raise TypeError(f"`divisor_override` must be an integer or None, got {validate.shown(value)}")
     if value == 0:
         raise ValueError("`divisor_override` must not be zero")
 
@@ -160,12 +165,14 @@ def divisor(value: Any) -> None:
 def single_pixel(output_size: Any) -> None:
     """Refuse an adaptive pooling to anything but one pixel."""
     if not is_single_pixel(output_size):
-        raise ValueError(f"`output_size` must be 1 or (1, 1), the only one that is served, got {output_size!r}")
+        got = validate.shown(output_size)
+        raise ValueError(f"`output_size` must be 1 or (1, 1), the only one that is served, got {got}")
 
 
 def is_single_pixel(output_size: Any) -> bool:
     """Return whether an adaptive pooling is to one pixel."""
-    return output_size == 1 or output_size in ((1, 1), [1, 1], (1,), [1])
+    sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size,)
+    return len(sizes) in (1, 2) and all(type(size) is int and size == 1 for size in sizes)
 
 
 def module(value: Any) -> None:

@@ -150,8 +150,7 @@ def conv_transpose2d(
     checks.conv_transpose_weights(x, weight, bias, groups)
     strides, dilations = checks.pair(stride, "stride"), checks.pair(dilation, "dilation")
     vertical, horizontal = checks.pair(padding, "padding", 0)
-    extra = checks.pair(output_padding, "output_padding", 0)
-    validate.output_padding(extra, strides, dilations)
+    extra = validate.output_padding(checks.pair(output_padding, "output_padding", 0), strides, dilations)
     options = strides, (vertical, vertical, horizontal, horizontal), extra, dilations, groups
     y: Tensor = convolution.conv_transpose2d(x, weight, bias, *options, None)
     return y.squeeze(0) if single else y
@@ -166,7 +165,8 @@ def _images(x: Tensor) -> tuple[Tensor, bool]:
 
 def _pool_window(kernel: Any, stride: Any, padding: Any) -> tuple[Pair, Pair, Pair]:
     size = checks.pair(kernel, "kernel_size")
-    step = size if stride is None or stride in ([], ()) else checks.pair(stride, "stride")
+    without = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    step = size if without else checks.pair(stride, "stride")
     return size, step, checks.pool_padding(checks.pair(padding, "padding", 0), size)
 
 
@@ -255,9 +255,10 @@ def avg_pool2d(
     window = kernel, step, sides, validate.boolean(ceil_mode, "ceil_mode")
     checks.pool_fits(x, kernel, step, sides, (1, 1), ceil_mode)
     counted = validate.boolean(count_include_pad, "count_include_pad") or divisor_override is not None
-    y: Tensor = pooling.avg_pool2d(x, *window, counted)
     if divisor_override is not None:
         checks.divisor(divisor_override)
+    y: Tensor = pooling.avg_pool2d(x, *window, counted)
+    if divisor_override is not None:
         y = y * pooling.window_counts(x, *window).div_(divisor_override)
     return y.squeeze(0) if single else y
 
