@@ -22,8 +22,8 @@ def reversed_axes(a):
 
 
 def every_second(a):
-    """Return a view of a larger array, whose other elements are NaN."""
-    larger = np.full([2 * size for size in a.shape], np.nan, a.dtype)
+    """Return a view of a larger array, whose other elements are NaN (99 where there is none)."""
+    larger = np.full([2 * size for size in a.shape], np.nan if a.dtype.kind == "f" else 99, a.dtype)
     view = larger[(slice(None, None, 2),) * a.ndim]
     view[...] = a
     return view

@@ -6,6 +6,7 @@ window after window, divisors from counting pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,7 +136,7 @@ def im2col(x, kernel, **options):
     """Return every window as a row: rows n, oh, ow; columns c, kh, kw."""
     windows = Windows.of(x.shape, kernel, **{"stride": 1, **options})
     values = windows.gather(x.astype(np.float64), 0).transpose(0, 2, 3, 1, 4, 5)
-    return values.reshape(values.shape[0] * values.shape[1] * values.shape[2], -1)
+    return values.reshape(math.prod(values.shape[:3]), math.prod(values.shape[3:]))
 
 
 def col2im(columns, x_shape, kernel, **options):
