@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -52,6 +53,22 @@ def test_it_is_refused_in_words(row, folder, tmp_path, monkeypatch):
     assert content(tmp_path) == {}
     if reads:
         assert content(folder) == files_before
+
+
+ABSURD = [row for row in ROWS if re.search("too large|would have shape|makes images|leaves [0-9]", row.message)]
+
+
+@pytest.mark.parametrize("row", ABSURD, ids=str)
+def test_absurd_sizes_are_refused_before_anything_is_allocated(row, folder):
+    given = row.arguments(folder)
+    tracemalloc.start()
+    try:
+        with pytest.raises(row.error):
+            row.call(**given)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**26  # what a kernel takes that is loaded on the way
 
 
 def test_every_public_name_has_wrong_calls():

@@ -19,6 +19,7 @@ from .drawing import owner_of
 RESULTS = {"x", "y", "dx", "columns", "kernel"}  # what a message may name besides arguments
 
 
+TRANSFORMED = 64  # the largest number of Winograd's output transforms, along both axes
 ARRAYS = ("x", "w", "b", "dy", "columns", "argmax", "out", "again")
 PARAMETERS = ("w", "b", "weight", "bias")  # of layers
 
@@ -99,14 +100,16 @@ def close(name, actual, expected, magnitude, terms, dtype, *, slack=1.0, spreads
     """Raise WrongValue unless a result is right but for rounding; see `rounding.assert_within_rounding`.
 
     What is no number in `expected` must be none in the result. `spreads`: it may be none elsewhere, too. Sums that come
-    near the largest number may overflow on the way.
+    near the largest number may overflow on the way. Below the smallest normal number every product has an absolute
+    error, which Winograd (`slack` above 1) multiplies by the numbers of its transforms.
     """
     same_kind(name, actual, expected.shape, dtype)
     limits = np.finfo(dtype)
     with np.errstate(all="ignore"):
         far = magnitude > float(limits.max) / 1e5
         lost = ~np.isfinite(expected) & np.isfinite(actual) & ~far
-        limit = slack * SAFETY * float(limits.eps) * np.sqrt(terms) * (magnitude + float(limits.smallest_normal))
+        least = float(limits.smallest_normal) * (1 if slack == 1 else TRANSFORMED)
+        limit = slack * SAFETY * float(limits.eps) * np.sqrt(terms) * (magnitude + least)
         off = ~(np.abs(actual.astype(np.float64) - expected) <= limit) & np.isfinite(expected) & ~far
     if spreads:
         off &= np.isfinite(actual)

@@ -13,7 +13,7 @@ import jitconv
 from .calls import Call, WrongValue, all_finite, close, finite_part, same_kind
 from .drawing import MOST_PRODUCTS
 
-CHANNELS = (1, 1, 1, 2, 3, 4, 5, 8, 8, 16, 17)
+CHANNELS = (1, 1, 1, 2, 3, 4, 5, 8, 8, 16, 17, 33, 64, 70)
 
 
 def _window(d):
@@ -39,10 +39,10 @@ def _window(d):
 def _groups(d):
     """Return groups, input and output channels."""
     groups = d.choose(1, 1, 1, 1, 2, 3, 4, 8, 17)
-    numbers = CHANNELS if groups == 1 else (1, 2, 4, 8)
+    numbers = CHANNELS if groups == 1 else (1, 2, 4, 8, 16)
     per_group = d.choose(*numbers), d.choose(*numbers)
-    if groups > 1 and d.chance(0.4):
-        per_group = 1, 1
+    if groups > 1 and d.chance(0.6):  # those that have kernels of their own
+        per_group = (d.choose(1, 1, 2, 4, 8, 16),) * 2
     return groups, groups * per_group[0], groups * per_group[1]
 
 
@@ -53,19 +53,20 @@ def _output(kernel, options, size):
     return [(length + sum(side) - (k - 1) * step - 1) // s + 1 for length, k, s, side, step in axes]
 
 
-def _small_enough(n, groups, c, f, kernel, out):
-    return (n or 1) * f * (c // groups) * kernel[0] * kernel[1] * out[0] * out[1] <= MOST_PRODUCTS
+def _small_enough(n, groups, c, f, kernel, out, most=MOST_PRODUCTS):
+    return (n or 1) * f * (c // groups) * kernel[0] * kernel[1] * out[0] * out[1] <= most
 
 
 class _Problem:
     """The sizes of a convolution that fit."""
 
     def __init__(self, d):
+        most = MOST_PRODUCTS * (8 if d.chance(0.15) else 1)
         while True:
             self.kernel, self.options, self.size = _window(d)
             self.n, (self.groups, self.c, self.f) = d.images(), _groups(d)
             self.out = _output(self.kernel, self.options, self.size)
-            if min(self.out) > 0 and _small_enough(self.n, self.groups, self.c, self.f, self.kernel, self.out):
+            if min(self.out) > 0 and _small_enough(self.n, self.groups, self.c, self.f, self.kernel, self.out, most):
                 break
         self.dtype, self.layout = d.dtype(), d.choose("NCHW", "NHWC")
         self.algorithm = d.choose("auto", "auto", "direct", "direct", "im2col", "winograd", "winograd_2x2")

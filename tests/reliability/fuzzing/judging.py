@@ -103,6 +103,10 @@ def _run(call):
         call.check(call.plain(), result)
     except WrongValue as wrong:
         return Verdict(WRONG, str(wrong))
+    except MemoryError:
+        if call.valid is None:  # a window of 2**31 pixels, say, which only the reference walks through
+            return Verdict(VALID, "not compared")
+        raise
     except Exception as error:
         if call.valid is None:
             return Verdict(WRONG, f"accepted, but the reference says {type(error).__name__}: {error}")
