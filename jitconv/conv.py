@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geometry, plan, shapes, validate, workspace
+from . import geometry, limits, plan, shapes, validate, workspace
 from .kept import KeptWeights
 from .kernels.bias import bias_gradient
 from .plan import ConvPlan
@@ -185,6 +185,7 @@ def conv2d(
 def _data_gradient(p: ConvProblem, dy: Array, w: Array, b: Array | None, algorithm: str) -> Array:
     """Return the gradient of the input of `p`, or the transposed convolution with its bias."""
     shape = Activation(p.n, p.c, p.h, p.w).shape(p.layout)
+    limits.phases(p.stride, (p.h, p.w))
     dx = workspace.result(shape, dy.dtype)
     if dx.size:
         geometry.backward_data_call(p, plan.resolve(p, algorithm), get_num_threads()).run(dy, w, b, dx)
@@ -441,10 +442,9 @@ def plan_conv2d(
     kind = validate.float_dtype(dtype, "dtype")
     f, kernel = validate.conv_weights_shape(w_shape, "w_shape", image.c, groups, "x_shape")
     p = _problem(image, f, _Window.of(kernel, stride, padding, dilation), groups, layout, kind)
+    for name, sizes in (("x_shape", image), ("w_shape", w_shape), ("y", p.output)):
+        validate.fits_in_memory(sizes, kind, name)
+    limits.phases(p.stride, (p.h, p.w))
     n_threads, algorithm = get_num_threads(), plan.resolve(p, algorithm)
-    return ConvPlan(
-        p,
-        plan.plan_forward(p, algorithm, n_threads),
-        plan.plan_backward_data(p, algorithm, n_threads),
-        plan.plan_backward_weights(p, algorithm, n_threads),
-    )
+    passes = plan.plan_forward, plan.plan_backward_data, plan.plan_backward_weights
+    return ConvPlan(p, *(make(p, algorithm, n_threads) for make in passes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 from .shapes import Pair
@@ -114,6 +115,21 @@ def filled(images: int, rows: int, cut: Pair) -> float:
     return images * rows / (-(-images // strip_images) * strip_images * -(-rows // strip_rows) * strip_rows)
 
 
+# Taller strips are considered by halves only: none of them fits in a cache, and planning a million rows must not take
+# longer than computing them.
+TALL = 4096
+
+
+def heights(rows: int) -> Iterator[int]:
+    """Yield the rows of strips that cut so many rows evenly: all of them, then ever fewer."""
+    height = rows
+    while height > 1:
+        yield height
+        most = height // 2 if height > TALL else height - 1
+        height = -(-rows // -(-rows // most))
+    yield height
+
+
 def strips(images: int, rows: int) -> Iterator[Pair]:
     """Yield the (images, rows) of strips to consider: whole images, then ever fewer rows of one.
 
@@ -123,9 +139,8 @@ def strips(images: int, rows: int) -> Iterator[Pair]:
     while count < 2 * images:
         yield min(count, images), rows
         count *= 2
-    for pieces in range(2, rows + 1):
-        if -(-rows // pieces) != -(-rows // (pieces - 1)):
-            yield 1, -(-rows // pieces)
+    for height in itertools.islice(heights(rows), 1, None):
+        yield 1, height
 
 
 def threads_for(cycles: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -119,7 +120,7 @@ class Sums(NamedTuple):
         """Target rows of a strip: it fits in a part of the second-level cache, and there are enough to share."""
         units = self.vectors * self.target.n
         most = -(-self.target.h // max(1, -(-UNITS // max(units, 1))))
-        rows = next((rows for rows in range(most, 1, -1) if sum(self.strip_bytes(rows)) <= STRIP_BYTES), 1)
+        rows = 1 + bisect.bisect_right(range(2, most + 1), STRIP_BYTES, key=lambda rows: sum(self.strip_bytes(rows)))
         return -(-self.target.h // -(-self.target.h // rows))
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import depthwise, geometry, plan, shapes, validate, workspace
+from . import depthwise, geometry, limits, plan, shapes, validate, workspace
 from .kept import KeptWeights
 from .kernels import tail
 from .kernels.tail import MASKED, PLAIN, POOLED
@@ -118,6 +118,8 @@ def conv2d_backward(
     dtype = w.dtype
     how = PLAIN if saved is None else MASKED if saved[1] is None else POOLED
     p = problem_of(x.shape, w.shape, dtype.name, options, layout, how)
+    if needs_dx:
+        limits.phases(p.stride, (p.h, p.w))
     shape = p.output.shape(layout) if saved is None else saved[0].shape
     source = dy = validate.array(dy, "dy", shape, dtype, "as the output")
     if saved is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import workspace
-from .cost import CALL, GATHER_BYTES, LINE, STAGE, UNIT, PassPlan, array_cycles, packed_cycles
+from .cost import CALL, GATHER_BYTES, LINE, STAGE, UNIT, PassPlan, array_cycles, heights, packed_cycles
 from .kept import KEPT_FROM, KeptWeights
 from .kernels import planes
 from .kernels.simd import VECTOR_BYTES
@@ -42,9 +42,9 @@ class Planes:
         if each.layout != "NCHW" or each.groups != 1 or not one or each.split:
             return None
         source, target = (each.source.h, each.source.w), (each.target.h, each.target.w)
-        pixels = source[0] * source[1]
-        if source == target and len(each.order) == 1 and each.origin == (0, 0) and pixels >= each.lanes:
-            source = target = _rows_of(pixels, each)
+        enough = source[0] * source[1] >= each.lanes
+        if source == target and len(each.order) == 1 and each.origin == (0, 0) and enough:
+            source = target = _rows_of(source, each)
         made = cls(each, source, target)
         return made if target[1] >= each.lanes // (1 if made.in_place else 2) else None
 
@@ -66,11 +66,11 @@ class Planes:
             return self.source_size[0] * self.row_pitch
         return (rows + self.correlation.span - 1) * self.row_pitch // 64 // 2 * 128 + 64
 
-    def runs(self, vectors: int) -> tuple[int, ...]:
-        """Return the vectors of each run of a row, of so many at the most."""
+    def runs(self, vectors: int) -> tuple[Pair, ...]:
+        """Return the runs of a row, of so many vectors at the most: (vectors, how many of them)."""
         row = -(-self.target_size[1] // self.correlation.lanes)
         whole, rest = divmod(row, vectors)
-        return (vectors,) * whole + ((rest,) if rest else ())
+        return (vectors, whole), *(((rest, 1),) if rest else ())
 
     def row_cycles(self, vectors: int, outputs: int) -> float:
         """Return the cycles of a row of so many output channels, in runs of so many vectors."""
@@ -78,11 +78,11 @@ class Planes:
         taps = len(it.order)
         calls = CALL + LINE * (taps * it.depth // self.columns if self.columns > 1 else taps)
         cycles = 0.0
-        for run in self.runs(vectors):
+        for run, count in self.runs(vectors):
             whole, rest = divmod(outputs, TILE_ROWS[run - 1])
             last = 0 if rest == 0 else LOW_ROWS[run - 1] if rest <= LOW_ROWS[run - 1] else TILE_ROWS[run - 1]
             rows = whole * TILE_ROWS[run - 1] + last
-            cycles += rows * run * (taps * it.depth + 2) + (whole + (rest > 0)) * calls
+            cycles += count * (rows * run * (taps * it.depth + 2) + (whole + (rest > 0)) * calls)
         return cycles
 
     @functools.cached_property
@@ -106,10 +106,26 @@ class Planes:
         return columns if self.correlation.merged and self.correlation.depth < columns else 1
 
 
-def _rows_of(pixels: int, each: Correlation) -> Pair:
-    """Return rows and columns of so many pixels that waste least of the runs, then the most rows to share."""
-    run = MAX_VECTORS * each.lanes
-    cuts = [(rows, pixels // rows) for rows in range(1, max(1, pixels // run) + 1) if pixels % rows == 0]
+def _divisors(numbers: Pair) -> set[int]:
+    """Return what divides the product of two numbers."""
+    found = {1}
+    for number in numbers:
+        factor = 2
+        while number > 1:
+            if factor * factor > number:
+                factor = number
+            if number % factor:
+                factor += 1
+                continue
+            number //= factor
+            found |= {factor * one for one in found}
+    return found
+
+
+def _rows_of(image: Pair, each: Correlation) -> Pair:
+    """Return rows and columns of an image's pixels that waste least of the runs, then the most rows to share."""
+    pixels, run = math.prod(image), MAX_VECTORS * each.lanes
+    cuts = [(rows, pixels // rows) for rows in _divisors(image) if rows <= max(1, pixels // run)]
     return min(cuts, key=lambda cut: (-(-cut[1] // each.lanes) * cut[0], -cut[0]))
 
 
@@ -127,10 +143,10 @@ def plan_planes(each: Planes, n_threads: int) -> tuple[float, PassPlan]:
         shared += array_cycles(*(math.prod(a) * it.itemsize for a in (it.source, it.target)))
         return -(-units // n_threads) * (rows * work + moved + UNIT) + shared / n_threads + STAGE
 
-    heights = {-(-height // strips) for strips in range(1, height + 1)}
+    strips = {*heights(height)}
     if not each.in_place:
-        heights = {rows for rows in heights if it.depth * each.plane_pitch(rows) <= STRIP_BYTES} or {1}
-    rows, parts = best = min(((h, p) for h in sorted(heights) for p in {1, min(2, f), min(n_threads, f)}), key=cost)
+        strips = {rows for rows in strips if it.depth * each.plane_pitch(rows) <= STRIP_BYTES} or {1}
+    rows, parts = best = min(((h, p) for h in sorted(strips) for p in {1, min(2, f), min(n_threads, f)}), key=cost)
     units = it.source.n * -(-height // rows) * parts
     used = min(n_threads, units)
     plan = PassPlan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ class PlanesWeights:
     def rows(self) -> int:
         """Rows of a strip."""
         height = self.problem.output.h
-        most = next((rows for rows in range(height, 1, -1) if self.copies(rows) <= STRIP_BYTES), 1)
+        most = 1 + bisect.bisect_right(range(2, height + 1), STRIP_BYTES, key=self.copies)
         return -(-height // -(-height // most))
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import validate, workspace
+from . import limits, validate, workspace
 from .cost import threads_for
 from .kernels import average_pooling, global_pooling, max_pooling, max_pooling_backward
 from .kernels.jit import Bound
@@ -396,6 +396,7 @@ def global_max_pool2d(x: Array, *, layout: str = "NCHW") -> tuple[Array, Array]:
     batch = validate.activation(x, "x", layout)
     sizes = batch.sizes
     validate.image_with_pixels(sizes, "x")
+    limits.whole_image(sizes, "x", by_planes(sizes, layout), batch.array.dtype)
     y = np.empty(_single_pixel(sizes).shape(layout), batch.array.dtype)
     argmax = np.empty(y.shape, np.uint64)
     parts, counts = threads_for(batch.array.size), pixel_counts(sizes, layout)

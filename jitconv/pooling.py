@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import cost, shapes, validate
+from . import cost, limits, shapes, validate
 from .kernels.windows import Window
 from .shapes import Activation
 from .signatures import Seen, signature
@@ -68,6 +68,7 @@ class Pooling(NamedTuple):
         ceil_mode = validate.boolean(ceil_mode, "ceil_mode")
         count_include_pad = validate.boolean(count_include_pad, "count_include_pad")
         validate.image_with_pixels(image, name)
+        limits.window(image, kernel, name)
         sizes = (
             shapes.pool_output_size(*axis, ceil_mode)
             for axis in zip((image.h, image.w), kernel, stride, sides, dilation, strict=True)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import shapes
+from . import limits, shapes
 from .scalars import FLOATS as FLOATS
 from .scalars import boolean as boolean
 from .scalars import choice as choice
@@ -289,6 +289,7 @@ def conv_weights_shape(value: Any, name: str, channels: int, groups: Any, of: st
         raise ValueError(f"`{name}` has {c} input channels, but `{of}` has {channels} (groups={groups})")
     if min(f, c, kh, kw) < 1:
         raise ValueError(f"`{name}` must have at least one channel and one tap, got shape {tuple(value)}")
+    limits.kernel((kh, kw), name)
     return f, (kh, kw)
 
 
@@ -311,6 +312,7 @@ def conv_transpose_weights(value: Any, channels: int, groups: Any, dtype: np.dty
         raise ValueError(f"`w` has {a.shape[0]} input channels, but `x` has {channels}")
     if min(a.shape) < 1:
         raise ValueError(f"`w` must have at least one channel and one tap, got shape {a.shape}")
+    limits.kernel(a.shape[2:], "w")
     return array(a, "w", (None,) * 4, dtype)
 
 

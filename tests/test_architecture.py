@@ -22,7 +22,7 @@ TREES = {module: ast.parse(path.read_text()) for module, path in SOURCES.items()
 STEPS = (
     ("version",),
     ("kernels",),
-    ("scalars", "validate", "threads", "shapes", "workspace", "records", "signatures"),
+    ("scalars", "validate", "limits", "threads", "shapes", "workspace", "records", "signatures"),
     ("problem", "cost", "packing", "kept", "ahead"),
     ("direct", "depthwise", "depthwise_planes", "planes", "planes_data", "planes_weights", "winograd", "pooling"),
     ("winograd_weights",),

@@ -33,6 +33,7 @@ class _Weighted(Layer):
     ) -> None:
         super().__init__(**options)
         kind = validate.float_dtype(dtype)
+        validate.fits_in_memory(shape, np.dtype(np.float64), "weight")
         self._add_parameter("weight", he_normal(shape, fan_in, kind, seed))
         if validate.boolean(bias, "bias"):
             self._add_parameter("bias", np.zeros(outputs, kind))
