@@ -173,19 +173,22 @@ def batch_norm(
     bias = validate.array(bias, "bias", (channels,), x.dtype)
     relu = validate.choice(activation, "activation", (None, "relu")) == "relu"
     cut = _Cut.of(x.shape, channels, layout)
+    moved: list[tuple[Array, Array]] = []
     if training or running_mean is None or running_var is None:
         count = cut.values
         validate.enough_to_normalise(count)
         mean, var = _moments(x, cut, channels)
         if running_mean is not None and running_var is not None:
-            running_mean += momentum * (mean - running_mean)
-            running_var += momentum * (var * (count / (count - 1)) - running_var)
+            moved.append((running_mean, running_mean + momentum * (mean - running_mean)))
+            moved.append((running_var, running_var + momentum * (var * (count / (count - 1)) - running_var)))
     else:
         mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
     inverse_std = (1.0 / np.sqrt(var + eps)).astype(x.dtype)
     centre = mean.astype(x.dtype)
     y = workspace.result(x.shape, x.dtype)
     _normalise(x, centre, weight * inverse_std, bias, y, cut, relu)
+    for running, value in moved:  # when nothing can fail any more
+        running[...] = value
     return BatchNorm(y, centre, inverse_std)
 
 

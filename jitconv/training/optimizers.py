@@ -96,10 +96,13 @@ class Optimizer(abc.ABC):
         if not self._is_checked(list(parameters), arrays):
             self._updates = self._check(parameters, gradients)
             self._checked = list(parameters), arrays, [*map(_look, arrays)]
-        self.steps += 1
-        scalars = self._scalars()
-        for dtype, table, cycles in self._updates:
-            self.kernel(dtype, threads_for(cycles), table, np.array(scalars, dtype), len(table))
+        step = self.steps + 1
+        scalars = self._scalars(step)
+        # All that may fail for want of memory comes before the first change.
+        given = [np.array(scalars, updates.dtype) for updates in self._updates]
+        for (dtype, table, cycles), numbers in zip(self._updates, given, strict=True):
+            self.kernel(dtype, threads_for(cycles), table, numbers, len(table))
+        self.steps = step
 
     @property
     def kernel(self) -> Worker:
@@ -129,14 +132,17 @@ class Optimizer(abc.ABC):
             for slot in self._slots:
                 checks.same_parameter(parameter, name, self._state.get(f"{slot}.{name}"))
         updated: dict[np.dtype[Any], list[list[Array]]] = {}
+        state = self._state.copy()
         for name, parameter, flat, gradient in pairs:
-            kept = [self._state.setdefault(f"{slot}.{name}", np.zeros_like(parameter)) for slot in self._slots]
+            kept = [state.setdefault(f"{slot}.{name}", np.zeros_like(parameter)) for slot in self._slots]
             updated.setdefault(flat.dtype, []).append([flat, gradient, *kept])
-        return [_Updates.of(dtype, rows) for dtype, rows in updated.items()]
+        made = [_Updates.of(dtype, rows) for dtype, rows in updated.items()]
+        self._state = state
+        return made
 
     @abc.abstractmethod
-    def _scalars(self) -> list[float]:
-        """Return the scalars that the kernel takes at this step."""
+    def _scalars(self, step: int) -> list[float]:
+        """Return the scalars that the kernel takes at a step, the first of which is 1."""
 
     def state(self) -> dict[str, Array]:
         """Return copies of what must be saved to go on exactly: `steps`, and arrays for each parameter."""
@@ -197,7 +203,7 @@ class SGD(Optimizer):
         else:
             super().__init__(lr, weight_decay, kernels.sgd, ())
 
-    def _scalars(self) -> list[float]:
+    def _scalars(self, step: int) -> list[float]:
         return [self.lr, self.weight_decay, self.momentum][: 3 if self._slots else 2]
 
 
@@ -223,7 +229,7 @@ class AdaGrad(Optimizer):
         super().__init__(lr, weight_decay, kernels.adagrad, ("sum",))
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _scalars(self) -> list[float]:
+    def _scalars(self, step: int) -> list[float]:
         return [self.lr, self.weight_decay, self.eps]
 
 
@@ -253,7 +259,7 @@ class RMSProp(Optimizer):
         self.alpha = validate.real(alpha, "alpha", 0.0, 1.0)
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _scalars(self) -> list[float]:
+    def _scalars(self, step: int) -> list[float]:
         return [self.lr, self.weight_decay, self.alpha, 1.0 - self.alpha, self.eps]
 
 
@@ -282,7 +288,7 @@ class Adadelta(Optimizer):
         self.rho = validate.real(rho, "rho", 0.0, 1.0)
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _scalars(self) -> list[float]:
+    def _scalars(self, step: int) -> list[float]:
         return [self.lr, self.weight_decay, self.rho, 1.0 - self.rho, self.eps]
 
 
@@ -321,8 +327,8 @@ class Adam(Optimizer):
         )
         self.eps = validate.real(eps, "eps", 0.0)
 
-    def _scalars(self) -> list[float]:
+    def _scalars(self, step: int) -> list[float]:
         beta_1, beta_2 = self.betas
-        rate = self.lr / (1.0 - beta_1**self.steps)
-        root = math.sqrt(1.0 - beta_2**self.steps)
+        rate = self.lr / (1.0 - beta_1**step)
+        root = math.sqrt(1.0 - beta_2**step)
         return [rate, self.weight_decay, 1.0 - beta_1, beta_2, 1.0 - beta_2, root, self.eps]

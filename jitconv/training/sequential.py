@@ -74,7 +74,7 @@ class Sequential(Layer):
         steps = steps_of(self.layers, Sequential, np.ndim(x) == 4)
         arena, outer = workspace.arena_of(self), workspace.arena_in_use()
         arena.reset()
-        given = x
+        given, self._saved = x, None  # what a forward pass that fails leaves serves no backward pass
         for step, following in itertools.zip_longest(steps, steps[1:]):
             with workspace.reusing(_memory(step, following, arena, outer)):
                 before, x = x, step.forward(x)

@@ -99,9 +99,16 @@ class Trainer:
             # Each kernel by itself would be compiled when it is first called, one after the other.
             self._compiled = True
             compile_all(rehearsal.step(self.model, self.optimizer, x, labels))
-        loss, dlogits = softmax_cross_entropy(self.model.forward(x), labels)
-        self.model.backward(dlogits)
-        self.optimizer.update(self.model.parameters, self.model.gradients)
+        buffers = self.model.buffers
+        before = {name: a.copy() for name, a in buffers.items()}
+        try:
+            loss, dlogits = softmax_cross_entropy(self.model.forward(x), labels)
+            self.model.backward(dlogits)
+            self.optimizer.update(self.model.parameters, self.model.gradients)
+        except BaseException:  # of whatever kind: a step that is not finished has changed nothing
+            for name, value in before.items():
+                buffers[name][...] = value
+            raise
         return loss
 
     def fit(
