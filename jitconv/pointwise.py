@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ def relu_backward(dy: Array, y: Array) -> Array:
     return dx
 
 
-def dropout(x: Array, p: float, key: int, *, name: str = "x") -> Array:
+def dropout(x: Array, p: float, key: int, *, first: int = 0, name: str = "x") -> Array:
     """Return x with each element zeroed with probability p, and the others divided by 1 - p.
 
     Parameters
@@ -57,6 +58,8 @@ def dropout(x: Array, p: float, key: int, *, name: str = "x") -> Array:
     p : float from 0 to 1
     key : int
         Chooses the elements. The gradient is the same function of dy with the same p and key.
+    first : int
+        The number of the first element, where x is a part of a larger array: as in the whole, the same are dropped.
     name : str
         What an error calls the array.
     """
@@ -66,7 +69,7 @@ def dropout(x: Array, p: float, key: int, *, name: str = "x") -> Array:
     scale = np.array([1.0 / (1.0 - p) if p < 1.0 else 0.0], x.dtype)
     y = workspace.result(x.shape, x.dtype)
     parts = threads_for(x.size * DROPOUT_CYCLES)
-    kernels.dropout_apply(x.dtype, parts, x, y, scale, x.size, low, high, round(p * 2**32))
+    kernels.dropout_apply(x.dtype, parts, x, y, scale, x.size, low, high, round(p * 2**32), first)
     return y
 
 
@@ -114,12 +117,22 @@ class _Cut(NamedTuple):
         return partial, (self.blocks, self.block, *self.sizes)
 
 
-def _moments(x: Array, cut: _Cut, channels: int) -> tuple[Array, Array]:
-    """Return the mean and the biased variance of each channel, in float64.
+class _Moments(NamedTuple):
+    """Of each channel, in float64."""
+
+    values: int
+    mean: Array
+    scatter: Array  # the sum of the squares about the mean
+
+
+def _moments(x: Array, cut: _Cut, channels: int) -> _Moments:
+    """Return the moments of x.
 
     The blocks' moments are put together by the formula of Chan, Golub and LeVeque, "Updating formulae and a
     pairwise algorithm for computing sample variances" (1979), which does not cancel.
     """
+    if not cut.values:
+        return _Moments(0, np.zeros(channels), np.zeros(channels))
     partial, rest = cut.partial_sums(channels, x.dtype)
     run = batchnorm_kernels.moments_nchw if cut.planes else batchnorm_kernels.moments_nhwc
     run(x.dtype, cut.threads, x, partial, *rest)
@@ -128,7 +141,21 @@ def _moments(x: Array, cut: _Cut, channels: int) -> tuple[Array, Array]:
     weights[-1] = cut.values - cut.block * (cut.blocks - 1)
     mean = (weights * means).sum(axis=0) / cut.values
     scatter = scatters.sum(axis=0) + (weights * (means - mean) ** 2).sum(axis=0)
-    return mean, scatter / cut.values
+    return _Moments(cut.values, mean, scatter)
+
+
+def _moments_of_all(moments: _Moments, add_up: Callable[[Array], None]) -> _Moments:
+    """Return the moments of all parts of a batch from those of one, by the same formula.
+
+    Two sums one after the other: one sum, of squares about zero, would cancel.
+    """
+    sums = np.append(moments.mean * moments.values, moments.values)
+    add_up(sums)
+    values = int(sums[-1])
+    mean = sums[:-1] / max(values, 1)
+    scatter = moments.scatter + moments.values * (moments.mean - mean) ** 2
+    add_up(scatter)
+    return _Moments(values, mean, scatter)
 
 
 def batch_norm(
@@ -143,6 +170,7 @@ def batch_norm(
     eps: float = 1e-5,
     layout: str = "NCHW",
     activation: str | None = None,
+    add_up: Callable[[Array], None] | None = None,
 ) -> BatchNorm:
     """Normalise each channel to mean 0 and variance 1, then scale and shift it.
 
@@ -160,6 +188,9 @@ def batch_norm(
         Use the moments of the batch.
     activation : None or "relu"
         Applied to y as it is stored; NaN stays NaN. `batch_norm_backward` then takes y.
+    add_up : function, optional
+        x is a part of the batch whose moments are taken: the function overwrites an array of float64 with its sum over
+        all parts. All call it alike, also those that have no image.
 
     Raises
     ------
@@ -175,9 +206,10 @@ def batch_norm(
     cut = _Cut.of(x.shape, channels, layout)
     moved: list[tuple[Array, Array]] = []
     if training or running_mean is None or running_var is None:
-        count = cut.values
+        moments = _moments(x, cut, channels)
+        count, mean, scatter = moments if add_up is None else _moments_of_all(moments, add_up)
         validate.enough_to_normalise(count)
-        mean, var = _moments(x, cut, channels)
+        var = scatter / count
         if running_mean is not None and running_var is not None:
             moved.append((running_mean, running_mean + momentum * (mean - running_mean)))
             moved.append((running_var, running_var + momentum * (var * (count / (count - 1)) - running_var)))
@@ -208,6 +240,7 @@ def batch_norm_backward(
     layout: str = "NCHW",
     needs_dx: bool = True,
     y: Array | None = None,
+    add_up: Callable[[Array], None] | None = None,
 ) -> BatchNormGradients:
     """Return the gradients of `batch_norm`.
 
@@ -220,6 +253,8 @@ def batch_norm_backward(
         Whether the moments came from the batch, and so depend on x.
     y : array, optional
         The output, if it went through ``activation="relu"``: the gradient passes as in `relu_backward`.
+    add_up : function, optional
+        As in `batch_norm`. dx is the gradient through the moments of all parts; dw and db are this part's.
     """
     layout = validate.layout(layout)
     x = validate.array(x, "x", (None,) * 4, None, f"with the axes {layout}")
@@ -243,11 +278,21 @@ def batch_norm_backward(
     dx = None
     if needs_dx:
         dx, scale = workspace.result(x.shape, x.dtype), weight * inverse_std
-        if training and cut.values:
-            level, slope = (db / cut.values).astype(x.dtype), (dw * inverse_std / cut.values).astype(x.dtype)
+        count, total, product = cut.values, db, dw
+        if training and add_up is not None:
+            count, total, product = _gradients_of_all(count, db, dw, add_up)
+        if training and count:
+            level, slope = (total / count).astype(x.dtype), (product * inverse_std / count).astype(x.dtype)
             run = batchnorm_kernels.normalise_backward_nchw if cut.planes else batchnorm_kernels.normalise_backward_nhwc
             run(x.dtype, cut.threads, dy, x, saved, mean, scale, level, slope, dx, *cut.sizes, relu)
         else:
             zero = np.zeros_like(mean)
             _normalise(dy, zero, scale, zero, dx, cut, False)
     return BatchNormGradients(dx, dw.astype(x.dtype), db.astype(x.dtype))
+
+
+def _gradients_of_all(count: int, db: Array, dw: Array, add_up: Callable[[Array], None]) -> tuple[int, Array, Array]:
+    """Return the values of a channel, db and dw of all parts of a batch from those of one."""
+    sums = np.concatenate([db, dw, [count]])
+    add_up(sums)
+    return int(sums[-1]), sums[: db.size], sums[db.size : -1]

@@ -73,10 +73,19 @@ def test_dropout_counts_past_32_bits(dtype):
     first, low, high = 2**32, 123, 456
     x, y, scale = np.ones(40, dtype), np.zeros(40, dtype), np.full(1, 2, dtype)
     places = [a.ctypes.data - first * a.itemsize for a in (x, y)]
-    table = np.array([*places, scale.ctypes.data, first + 40, low, high, 2**31], np.int64)
+    table = np.array([*places, scale.ctypes.data, first + 40, low, high, 2**31, 0], np.int64)
     run = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(kernels.dropout_apply.address(dtype))
     run(0, table.ctypes.data, first // kernels.BLOCK, first // kernels.BLOCK + 1)
     assert_array_equal(y, [2 * (mixed(mixed(i ^ low) ^ high ^ 1) >= 2**31) for i in range(40)])
+
+
+def test_dropout_of_a_part_counts_from_its_first(dtype):
+    """Around 2**32, where the numbers' upper bits change within the array."""
+    first = 2**32 - 1500
+    y = same_bits(lambda: dropout(np.ones(3000, dtype), 0.5, 7, first=first))
+    low, high = map(int, np.random.SeedSequence(7).generate_state(2))
+    numbers = range(first, first + 3000)
+    assert_array_equal(y, [2 * (mixed(mixed(i & 0xFFFFFFFF ^ low) ^ high ^ i >> 32) >= 2**31) for i in numbers])
 
 
 def test_dropout_is_fair_and_independent():

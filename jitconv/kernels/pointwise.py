@@ -74,21 +74,23 @@ def _drop(x, first, low, high, last, kept, dropped, y):
 def dropout_apply(like, arguments, thread, threads):
     """Fill y with x * scale, or x * 0 with probability threshold / 2**32.
 
-    Arguments: x (n,), y (n,), overwritten; scale (1,); n, low, high, threshold. An element's fate is a hash of its
-    index and of the key (low, high, 32 bits each): no mask is stored, the backward pass asks for the same key, and
-    no order of evaluation can change it.
+    Arguments: x (n,), y (n,), overwritten; scale (1,); n, low, high, threshold, offset. An element's fate is a hash of
+    its index plus the offset, and of the key (low, high, 32 bits each): no mask is stored, the backward pass asks for
+    the same key, and no order of evaluation can change it.
     """
-    a = carray(arguments, 7)
+    a = carray(arguments, 8)
     x, y = floats(a[0], (a[3],), like), floats(a[1], (a[3],), like)
     kept, threshold = floats(a[2], (1,), like)[0], a[6]
     # hash >= threshold, where the threshold may be 2**32, in 32 bits: above the last that drops, if one does.
     dropped = kept if threshold == 0 else x.dtype.type(0)
     last = np.uint32(max(threshold - 1, 0))
+    offset = a[7]
     first, past = share(x.size, thread, threads)
     while first < past:
-        stop = min(past, (first | _LOW) + 1)
-        high = np.uint32(a[5] ^ (first >> 32))
-        _drop(x[first:stop], first, np.uint32(a[4]), high, last, kept, dropped, y[first:stop])
+        number = first + offset
+        stop = min(past, (number | _LOW) + 1 - offset)
+        high = np.uint32(a[5] ^ (number >> 32))
+        _drop(x[first:stop], number, np.uint32(a[4]), high, last, kept, dropped, y[first:stop])
         first = stop
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,13 @@ from .. import validate
 
 Array = NDArray[Any]
 Seed = int | np.random.Generator | None
+
+
+class Part(NamedTuple):
+    """What the batch is of a larger one, whose other parts other processes compute at the same time."""
+
+    first: int  # the number in the whole batch of this part's first image
+    add_up: Callable[[Array], None]  # overwrites an array of float64 with its sum over all parts, which all call alike
 
 
 class Layer(abc.ABC):
@@ -24,7 +32,12 @@ class Layer(abc.ABC):
         Set by `train` and `eval`; only BatchNorm2d and Dropout behave differently.
     needs_input_gradient : bool
         False: `backward` returns None instead of dx. The first layer of a network needs none.
+    part : Part or None
+        None: the batch is whole. Set by a `Trainer` with a communicator for the time of a step; only BatchNorm2d and
+        Dropout look at it.
     """
+
+    part: Part | None = None
 
     def __init__(self) -> None:
         self.training = True
@@ -89,6 +102,11 @@ class Layer(abc.ABC):
     def _add_parameter(self, name: str, value: Array) -> None:
         self._parameters[name] = value
         self._gradients[name] = np.zeros_like(value)
+
+    def move_gradient(self, name: str, room: Array) -> None:
+        """Let `backward` fill `room` from now on, an array of the gradient's shape and dtype."""
+        np.copyto(room, self._gradients[name])
+        self._gradients[name] = room
 
     def _store_gradient(self, name: str, value: Array | None) -> None:
         if value is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -25,6 +28,9 @@ class BatchNorm2d(ImageLayer):
         Scale and shift the result by the parameters weight and bias.
     track_running_stats : bool
         Keep running statistics, and use them after `eval`. False: the batch's are always used.
+    sync : bool
+        In data-parallel training: normalise with the moments of the whole batch, as one process would, in place of
+        those of this process's part. It takes two sums over all processes forward, and one backward.
     layout : {"NCHW", "NHWC"}
         The axes of x and y.
     dtype : float32 or float64
@@ -49,6 +55,7 @@ class BatchNorm2d(ImageLayer):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        sync: bool = False,
         layout: str = "NCHW",
         dtype: DTypeLike = np.float32,
     ) -> None:
@@ -57,6 +64,7 @@ class BatchNorm2d(ImageLayer):
         kind = validate.float_dtype(dtype)
         self._eps = validate.real(eps, "eps", 0.0)
         self._momentum = None if momentum is None else validate.real(momentum, "momentum", 0.0, 1.0)
+        self.sync = validate.boolean(sync, "sync")
         self._unit = np.ones(features, kind), np.zeros(features, kind)
         if validate.boolean(affine, "affine"):
             self._add_parameter("weight", np.ones(features, kind))
@@ -84,22 +92,32 @@ class BatchNorm2d(ImageLayer):
         """As `forward_in`, with this activation in the same pass."""
         weight, bias = self._scale_and_shift()
         tracked = "num_batches_tracked" in self._buffers
+        mean, var = self._buffers.get("running_mean"), self._buffers.get("running_var")
+        training = self.training
+        if self.part is not None and not self.sync and not len(x):
+            # Of the last batch of an epoch there may be no image for every process.
+            training, (var, mean) = False, self._unit
         y, mean, inverse_std = batch_norm(
             x,
             weight,
             bias,
-            self._buffers.get("running_mean"),
-            self._buffers.get("running_var"),
-            training=self.training,
-            momentum=self._share() if tracked and self.training else 0.0,
+            mean,
+            var,
+            training=training,
+            momentum=self._share() if tracked and training else 0.0,
             eps=self._eps,
             layout=layout,
             activation=activation,
+            add_up=self._add_up,
         )
-        if tracked and self.training:
+        if tracked and training:
             self._buffers["num_batches_tracked"] += 1
         self._saved = x, mean, inverse_std, self.training or not tracked, layout, y if activation else None
         return y
+
+    @property
+    def _add_up(self) -> Callable[[Array], None] | None:
+        return self.part.add_up if self.sync and self.part is not None else None
 
     def backward(self, dy: Array) -> Array | None:
         """Fill the gradients of weight and bias, and return dx."""
@@ -115,6 +133,7 @@ class BatchNorm2d(ImageLayer):
             layout=layout,
             needs_dx=self.needs_input_gradient,
             y=y,
+            add_up=self._add_up,
         )
         if "weight" in self._parameters:
             self._store_gradient("weight", dw)
@@ -124,6 +143,8 @@ class BatchNorm2d(ImageLayer):
 
 class Dropout(Layer):
     """In training, zero each element with probability p and divide the others by 1 - p.
+
+    In data-parallel training the elements are those that one process would drop from the whole batch.
 
     Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting" (2014), scaled in
     training as ``torch.nn.Dropout``. After `eval` the layer returns x.
@@ -159,19 +180,20 @@ class Dropout(Layer):
         """Return x with elements dropped, or, after `eval`, x."""
         floats = validate.unaliased(x, "x")
         if not self.training:
-            self._saved = None, floats.shape, floats.dtype
+            self._saved = None, 0, floats.shape, floats.dtype
             return x
         batches = self._buffers["batches"]
         key = int(self._buffers["key"]) << 64 | int(batches)
-        y = dropout(x, self._p, key)
+        first = 0 if self.part is None else self.part.first * math.prod(np.shape(x)[1:])
+        y = dropout(x, self._p, key, first=first)
         batches += 1
-        self._saved = key, y.shape, y.dtype
+        self._saved = key, first, y.shape, y.dtype
         return y
 
     def backward(self, dy: Array) -> Array | None:
         """Return dx."""
-        key, shape, dtype = self._restore()
+        key, first, shape, dtype = self._restore()
         validate.array(dy, "dy", shape, dtype, "as the output")
         if not self.needs_input_gradient:
             return None
-        return dy if key is None else dropout(dy, self._p, key, name="dy")
+        return dy if key is None else dropout(dy, self._p, key, first=first, name="dy")

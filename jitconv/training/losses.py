@@ -22,7 +22,7 @@ class Loss(NamedTuple):
     dlogits: Array
 
 
-def softmax_cross_entropy(logits: Array, labels: Array) -> Loss:
+def softmax_cross_entropy(logits: Array, labels: Array, *, total: int | None = None) -> Loss:
     """Return the mean cross-entropy between softmax(logits) and the labels, and its gradient.
 
     The value is the mean over n of -log softmax(logits[n])[labels[n]], as that of
@@ -33,6 +33,9 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Loss:
     ----------
     logits : (N, K) array of float32 or float64
     labels : (N,) array of integers from 0 to K - 1
+    total : int, optional
+        The images of the whole batch, of which these are a part, perhaps none: the mean is over so many. The values of
+        all parts then add up to the loss of the whole, and so do their gradients.
 
     Returns
     -------
@@ -46,10 +49,14 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Loss:
     """
     logits = validate.array(logits, "logits", (None, None), None, "as (images, classes)")
     images, classes = logits.shape
-    checks.not_empty(images, "logits")
+    if total is None:
+        checks.not_empty(images, "logits")
+        total = images
+    else:
+        total = validate.integer(total, "total", max(1, images))
     labels = checks.labels(labels, "labels", images, classes)
     losses, dlogits = np.empty(images, logits.dtype), workspace.result(logits.shape, logits.dtype)
-    scale = np.array([1.0 / images], logits.dtype)
+    scale = np.array([1.0 / total], logits.dtype)
     parts = threads_for(logits.size * ELEMENT_CYCLES)
     kernels.softmax_cross_entropy(logits.dtype, parts, logits, labels, scale, losses, dlogits, images, classes)
-    return Loss(float(losses.sum(dtype=np.float64)) / images, dlogits)
+    return Loss(float(losses.sum(dtype=np.float64)) / total, dlogits)

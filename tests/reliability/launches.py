@@ -235,7 +235,7 @@ def _remember(table, arrays):
 def install():
     """Check all launches of this process from now on, and keep nothing that is compiled on disk."""
     instrumentation.install()
-    jit._enable_cache = lambda holder, function: None
+    jit.enable_cache = lambda holder, function: None
     jit.Worker.__call__ = lambda self, dtype, threads, *arguments: run(self, dtype, threads, arguments)
     jit.Bound._first = lambda self, *arrays: run(self._worker, self._dtype, self._threads, (*arrays, *self._constants))
     workspace.scratch = _poisoned
