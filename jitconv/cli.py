@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from .ahead import BOTH
 from .info import info
+from .training import job
 from .training.command import DEFAULTS, OPTIMIZERS, CommandError, train
 from .training.warming import warmup
 from .training.zoo import MODELS
@@ -117,7 +118,18 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="of the weights, of dropout and of the order of images (default: 0)",
     )
     add("--dtype", choices=("float32", "float64"), help=f"of all arrays (default: {DEFAULTS['dtype']})")
-    add("--threads", type=_integer(1), metavar="N", help="threads to use (default: all)")
+    add(
+        "--threads",
+        type=_integer(1),
+        metavar="N",
+        help="threads to use (default: all; with --data-parallel this rank's share of its node's cores)",
+    )
+    add(
+        "--data-parallel",
+        action="store_true",
+        help="train on all ranks that mpiexec has started, each on its part of every batch; --batch-size is that of a "
+        "rank",
+    )
     add(
         "--save",
         metavar="FILE",
@@ -152,7 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : list of str, optional
         Without the name of the program. None: those of the process.
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    with job.told_once(given):
+        options = _parser().parse_args(given)
     try:
         if options.command == "info":
             print(info())

@@ -28,8 +28,12 @@ def available_threads() -> int:
 
 def get_num_threads() -> int:
     """Return the number of threads that a call from this thread uses."""
-    override = getattr(_local, "threads", None)
-    return override or _chosen or min(available_threads(), int(numba.get_num_threads()))
+    return chosen_threads() or min(available_threads(), int(numba.get_num_threads()))
+
+
+def chosen_threads() -> int | None:
+    """Return the number of threads that `num_threads` or `set_num_threads` has asked for, None if neither has."""
+    return getattr(_local, "threads", None) or _chosen
 
 
 def set_num_threads(n: int) -> None:

@@ -34,7 +34,7 @@ STEPS = (
     ("cli",),
 )
 STEP_OF = {name: step for step, names in enumerate(STEPS) for name in names}
-OPTIONAL = ("tqdm", "safetensors", "matplotlib", "mlxtend", "torch", "onnx", "dezero", "dask", "distributed")
+OPTIONAL = ("tqdm", "safetensors", "matplotlib", "mlxtend", "torch", "onnx", "dezero", "dask", "distributed", "mpi4py")
 NUMBA_OPTIONS = {
     "nogil",
     "cache",

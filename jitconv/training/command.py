@@ -15,6 +15,7 @@ from .. import threads
 from . import checkpoint, data, plot, zoo
 from .checkpoint import Checkpoint, CheckpointError
 from .data import DataError, Dataset
+from .job import Job, RankedJob
 from .optimizers import SGD, Adadelta, AdaGrad, Adam, Optimizer, RMSProp
 from .progress import Progress, StopRequest
 from .trainer import Epoch, Step, Trainer
@@ -68,6 +69,23 @@ def train(arguments: argparse.Namespace) -> int:
     ImportError
         If a package that training needs is not installed.
     """
+    job = RankedJob() if arguments.data_parallel else Job()
+    return job.run(lambda: _train(arguments, job))
+
+
+def _train(arguments: argparse.Namespace, job: Job) -> int:
+    options, saved = job.of_first(lambda: _prepared(arguments))
+    if arguments.data:
+        options["data"] = os.path.abspath(arguments.data)  # a rank's own
+    dataset = _dataset(options)
+    trainer = _trainer(options, dataset, saved, job)
+    used = arguments.threads or job.threads()
+    with threads.num_threads(used) if used else contextlib.nullcontext():
+        return _run(arguments, options, dataset, trainer, job)
+
+
+def _prepared(arguments: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint | None]:
+    """Return what is to be done, and the training to go on with, if all that can be known now fits."""
     available = threads.available_threads()
     if arguments.threads is not None and arguments.threads > available:
         raise _wrong(
@@ -79,11 +97,7 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         plot.check()
     saved = _resumed(arguments)
-    options = _options(arguments, saved)
-    dataset = _dataset(options)
-    trainer = _trainer(options, dataset, saved)
-    with threads.num_threads(arguments.threads) if arguments.threads else contextlib.nullcontext():
-        return _run(arguments, options, dataset, trainer)
+    return _options(arguments, saved), saved
 
 
 def _check_files(arguments: argparse.Namespace) -> None:
@@ -192,7 +206,7 @@ def _dataset(options: dict[str, Any]) -> Dataset:
         raise _wrong("--data", error) from None
 
 
-def _trainer(options: dict[str, Any], dataset: Dataset, saved: Checkpoint | None) -> Trainer:
+def _trainer(options: dict[str, Any], dataset: Dataset, saved: Checkpoint | None, job: Job) -> Trainer:
     name, shape = options["model"], dataset.image_shape
     if not zoo.fits(name, shape):
         fitting = ", ".join(one for one in zoo.MODELS if zoo.fits(one, shape)) or "none"
@@ -201,7 +215,7 @@ def _trainer(options: dict[str, Any], dataset: Dataset, saved: Checkpoint | None
             f"{name} takes larger images than the {shape[1]}x{shape[2]} pixels of the data; models that fit: {fitting}",
         )
     model = zoo.MODELS[name](dtype=options["dtype"], seed=options["seed"], input_shape=shape, classes=dataset.classes)
-    trainer = Trainer(model, OPTIMIZERS[options["optimizer"]][0](options["lr"]))
+    trainer = Trainer(model, OPTIMIZERS[options["optimizer"]][0](options["lr"]), job.communicator)
     if saved:
         try:
             saved.restore(trainer)
@@ -223,32 +237,47 @@ def _save(path: str | None, trainer: Trainer, options: dict[str, Any]) -> None:
             raise CommandError(f"argument --save: {path} could not be written: {error}", status=1) from None
 
 
-def _run(arguments: argparse.Namespace, options: dict[str, Any], dataset: Dataset, trainer: Trainer) -> int:
-    progress = Progress(options["epochs"], len(dataset.x), trainer.position)
-    stop = StopRequest()
+def _introduce(options: dict[str, Any], dataset: Dataset, trainer: Trainer, job: Job) -> None:
     parameters = sum(array.size for array in trainer.model.parameters.values())
+    batch, used = options["batch_size"], threads.get_num_threads()
+    batches, each = f"batches of {batch}", f"{used} threads"
+    if job.communicator is not None:
+        batches = f"batches of {batch * job.size}, {batch} on each of {job.size} ranks"
+        each = f"{used} thread{'s' * (used != 1)} on each"
     print(
         f"{options['model']}, {parameters:,} parameters, {options['dtype']}; "
         f"{len(dataset.x):,} images to train on, {len(dataset.x_test):,} to test on, "
         f"{dataset.classes} classes\n"
-        f"{options['optimizer']}, lr {options['lr']:g}, batches of {options['batch_size']}, "
-        f"seed {options['seed']}, {threads.get_num_threads()} threads",
+        f"{options['optimizer']}, lr {options['lr']:g}, {batches}, seed {options['seed']}, {each}",
         flush=True,
     )
 
+
+def _run(arguments: argparse.Namespace, options: dict[str, Any], dataset: Dataset, trainer: Trainer, job: Job) -> int:
+    progress = Progress(options["epochs"], len(dataset.x), trainer.position)
+    stop = StopRequest(tells=job.first)
+    if job.first:
+        _introduce(options, dataset, trainer, job)
+
     def on_step(step: Step) -> None:
-        progress.step(step)
+        if job.first:
+            progress.step(step)
         if not math.isfinite(step.loss):
             raise CommandError(
                 f"the loss became {step.loss} in epoch {step.epoch}: try a lower --lr than {options['lr']:g}",
                 status=1,
             )
-        stop.obey()
+        obey()
 
     def on_epoch(epoch: Epoch) -> None:
-        progress.epoch(epoch)
-        _save(arguments.save, trainer, options)
-        stop.obey()
+        if job.first:
+            progress.epoch(epoch)
+            _save(arguments.save, trainer, options)
+        obey()
+
+    def obey() -> None:
+        if job.any(stop.asked):
+            raise KeyboardInterrupt
 
     start = time.perf_counter()
     try:
@@ -264,7 +293,12 @@ def _run(arguments: argparse.Namespace, options: dict[str, Any], dataset: Datase
                 on_epoch=on_epoch,
             )
     except KeyboardInterrupt:
-        return _interrupted(arguments, options, dataset, trainer, stop)
+        if job.size > 1 and stop.forced:
+            raise  # this rank alone stands in the middle of a step
+        trainer.average_statistics()
+        return _interrupted(arguments, options, dataset, trainer, stop) if job.first else 130
+    if not job.first:
+        return 0
     seconds = time.perf_counter() - start
     accuracy = trainer.history[-1].accuracy
     print(f"test accuracy {accuracy:.1%} after {_epochs(trainer.epoch)}, {seconds:.1f} s")

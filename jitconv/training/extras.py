@@ -1,4 +1,4 @@
-"""Packages that only training needs, imported where they are used."""
+"""Packages that only some of this needs, imported where they are used."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def needs_extra(package: str, purpose: str) -> Iterator[None]:
-    """Say what to install if the import inside fails.
+def needs_extra(package: str, purpose: str, extra: str = "train") -> Iterator[None]:
+    """Say which extra to install if the import inside fails.
 
     Raises
     ------
@@ -18,4 +18,4 @@ def needs_extra(package: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError(f'{purpose} need {package}, which is missing: pip install "jitconv[train]"') from error
+        raise ImportError(f'{purpose} need {package}, which is missing: pip install "jitconv[{extra}]"') from error

@@ -90,28 +90,32 @@ class StopRequest:
 
     The second stops at once. Outside the main thread, where signals do not arrive, it does nothing.
 
+    Parameters
+    ----------
+    tells : bool
+        Say so on stderr.
+
     Attributes
     ----------
+    asked : bool
+        Whether there is a request.
     forced : bool
         Whether a step was cut short.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tells: bool = True) -> None:
+        self.asked = False
         self.forced = False
-        self._asked = False
+        self._tells = tells
         self._before: Any = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        if self.asked:
             self.forced = True
             raise KeyboardInterrupt
-        self._asked = True
-        print("\nstopping after this step (Ctrl-C again: at once, without saving)", file=sys.stderr, flush=True)
-
-    def obey(self) -> None:
-        """Raise KeyboardInterrupt if asked to stop."""
-        if self._asked:
-            raise KeyboardInterrupt
+        self.asked = True
+        if self._tells:
+            print("\nstopping after this step (Ctrl-C again: at once, without saving)", file=sys.stderr, flush=True)
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

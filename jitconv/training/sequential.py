@@ -85,6 +85,10 @@ class Sequential(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         """Fill every layer's gradients and return dx."""
+        return self.run_back(dy)
+
+    def run_back(self, dy: Array, observe: Callable[[Step], None] | None = None) -> Array | None:
+        """As `backward`; `observe` is called with each step as soon as its layers' gradients are complete."""
         steps: list[Step] = self._restore()
         validate.unaliased(dy, "dy")
         first = next((index for index, step in enumerate(steps) if step.trained), len(steps))
@@ -97,6 +101,8 @@ class Sequential(Layer):
             following = steps[index - 1] if index else None
             with workspace.reusing(_memory(steps[index], following, arena, outer)):
                 before, gradient = gradient, steps[index].backward(gradient)
+            if observe is not None:
+                observe(steps[index])
             if gradient is None or not np.may_share_memory(before, gradient):
                 arena.release(before)
         return gradient.copy() if gradient is not None and arena.owns(gradient) else gradient

@@ -25,7 +25,7 @@ from ..relayout import relayout
 # be used by nobody else. A class derived from one of them may do anything.
 _IMAGE_LAYERS = (Conv2d, ConvTranspose2d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, BatchNorm2d)
 _CONVOLUTIONS = (Conv2d, ConvTranspose2d)
-_KNOWN = (*_IMAGE_LAYERS, ReLU, Flatten, Dense, Dropout)
+KNOWN = (*_IMAGE_LAYERS, ReLU, Flatten, Dense, Dropout)
 
 
 class Step(abc.ABC):
@@ -42,7 +42,7 @@ class Step(abc.ABC):
     @property
     def known(self) -> bool:
         """Whether it keeps no array beyond the network's next `forward`, and shows none to anybody."""
-        return all(type(layer) in _KNOWN for layer in self.layers)
+        return all(type(layer) in KNOWN for layer in self.layers)
 
     @property
     def trained(self) -> bool:
@@ -147,12 +147,12 @@ class Pooled(Step):
         return "ReLU, pooling"
 
 
-def _leaves(layers: Sequence[Layer], container: type[Layer]) -> list[Layer]:
+def leaves_of(layers: Sequence[Layer], container: type[Layer]) -> list[Layer]:
     """Return the layers, those of containers in place of the containers."""
     found: list[Layer] = []
     for layer in layers:
         inner = getattr(layer, "layers", None) if type(layer) is container else None
-        found += [layer] if inner is None else _leaves(inner, container)
+        found += [layer] if inner is None else leaves_of(inner, container)
     return found
 
 
@@ -161,7 +161,7 @@ def steps_of(layers: Sequence[Layer], container: type[Layer], images: bool = Tru
 
     `images`: for a batch of images. For one image without its batch axis, say, every layer is a step.
     """
-    leaves = _leaves(layers, container)
+    leaves = leaves_of(layers, container)
     return _arrange(leaves) if images else [Single(layer) for layer in leaves]
 
 

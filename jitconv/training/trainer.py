@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..layers.base import Array, Layer
 from . import checks, rehearsal
 from .losses import softmax_cross_entropy
 from .optimizers import Optimizer
+from .parallel import DataParallel
 
 
 class Evaluation(NamedTuple):
@@ -49,6 +51,9 @@ class Trainer:
     model : Layer
         A network whose output is an (N, classes) array of logits.
     optimizer : Optimizer
+    communicator : mpi4py.MPI.Comm, optional
+        Train on several processes at once, each on its part of every batch. All of them make the same calls with the
+        same arguments. They begin with the first one's weights, and all have the same losses and accuracies.
 
     Attributes
     ----------
@@ -64,7 +69,7 @@ class Trainer:
         The epochs finished so far.
     """
 
-    def __init__(self, model: Layer, optimizer: Optimizer) -> None:
+    def __init__(self, model: Layer, optimizer: Optimizer, communicator: Any = None) -> None:
         checks.kind_of(model, "model", Layer, "a layer")
         checks.kind_of(optimizer, "optimizer", Optimizer, "an Optimizer")
         self.model = model
@@ -76,6 +81,7 @@ class Trainer:
         self.step_losses: list[float] = []
         self.history: list[Epoch] = []
         self._compiled = False
+        self._parallel = None if communicator is None else DataParallel(self, communicator)
 
     def step(self, x: Array, labels: Array) -> float:
         """Train on one batch, and return the mean loss that it had before.
@@ -87,12 +93,17 @@ class Trainer:
         labels : (N,) array of integers
             The class of each image.
 
+        With a communicator these are the part of the batch that this rank takes, of which the first rank has the first
+        images; the loss is that of the whole.
+
         Raises
         ------
         TypeError, ValueError
             If an array does not fit the network.
         """
         labels = checks.labels(labels, "labels", len(validate.batch(x, "x")))
+        if self._parallel is not None:
+            return self._parallel.step(x, labels)
         if not self.model.training:
             self.model.train()
         if not self._compiled:
@@ -125,6 +136,10 @@ class Trainer:
     ) -> list[Epoch]:
         """Train for a number of epochs, each over all images in an order of its own.
 
+        With a communicator every rank gives all images; it looks at its own alone, so that they may be an array in a
+        file (``numpy.load(..., mmap_mode="r")``). N ranks with batches of B do the same steps as one process with
+        batches of N * B, within rounding.
+
         The order follows from `seed` and the epoch's number alone: training goes on from a saved state as if
         it had never stopped, and the same seed gives the same bits, whatever the number of threads.
 
@@ -135,14 +150,14 @@ class Trainer:
         epochs : int
             How many; an interrupted one counts.
         batch_size : int
-            Images in a step. The last step of an epoch takes what is left.
+            Images in a step, in each rank. The last step of an epoch takes what is left.
         seed : int
             Of the order.
         test : (x, labels), optional
             Images to measure the accuracy on after each epoch.
         on_step, on_epoch : functions, optional
-            Called after each. An exception that they raise ends the training between two steps, where it can
-            be saved.
+            Called after each, in all ranks. An exception that they raise ends the training between two steps, where
+            it can be saved; it must be raised in all ranks (see `average_statistics`).
 
         Returns
         -------
@@ -165,6 +180,9 @@ class Trainer:
         checks.function(on_step, "on_step")
         checks.function(on_epoch, "on_epoch")
         self.images = images
+        if self._parallel is not None:
+            facts = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "test images": test is not None}
+            self._parallel.begin(x, labels, facts)
         done: list[Epoch] = []
         for _ in range(epochs):
             done.append(self._run_epoch(x, labels, batch_size, seed, test, on_step))
@@ -185,35 +203,42 @@ class Trainer:
         order = np.random.default_rng((seed, self.epoch)).permutation(len(x))
         begin = self.position
         seconds = 0.0
-        for chosen in _batches(order, begin, batch_size):
+        parallel = self._parallel
+        for chosen in _batches(order, begin, batch_size if parallel is None else batch_size * parallel.ranks.size):
             start = time.perf_counter()
-            loss = self.step(x[chosen], labels[chosen])
+            loss = self.step(x[chosen], labels[chosen]) if parallel is None else parallel.step_of(x, labels, chosen)
             seconds += time.perf_counter() - start
             self.position += len(chosen)
             self.loss_sum += loss * len(chosen)
             self.step_losses.append(loss)
             if on_step is not None:
                 on_step(Step(self.epoch + 1, self.position, len(chosen), loss))
+        self.average_statistics()
         accuracy = None if test is None else self.evaluate(*test).accuracy
+        if parallel is not None:
+            seconds = parallel.ranks.of_first(seconds)
         mean, rate = self.loss_sum / len(order), (self.position - begin) / max(seconds, 1e-9)
         self.epoch, self.position, self.loss_sum = self.epoch + 1, 0, 0.0
         return Epoch(self.epoch, mean, accuracy, rate)
 
     def predict(self, x: Array, *, batch_size: int = 100) -> Array:
-        """Return the logits of images, computed in batches and without training."""
+        """Return the logits of images, computed in batches and without training, in this process alone."""
         images = len(validate.batch(x, "x"))
         batch_size = validate.integer(batch_size, "batch_size", 1)
         training = self.model.training
         self.model.eval()
         try:
-            starts = range(0, max(images, 1), batch_size)
-            return np.concatenate([self.model.forward(x[start : start + batch_size]) for start in starts])
+            with contextlib.nullcontext() if self._parallel is None else self._parallel.sharing_cores():
+                starts = range(0, max(images, 1), batch_size)
+                return np.concatenate([self.model.forward(x[start : start + batch_size]) for start in starts])
         finally:
             self.model.train(training)
 
     def evaluate(self, x: Array, labels: Array, *, batch_size: int = 100) -> Evaluation:
-        """Return the mean loss and the accuracy on labelled images."""
+        """Return the mean loss and the accuracy on labelled images, which the ranks of a communicator share out."""
         labels = checks.labels(labels, "labels", len(validate.batch(x, "x")))
+        if self._parallel is not None:
+            return Evaluation(*self._parallel.evaluate(x, labels, batch_size))
         logits = self.predict(x, batch_size=batch_size)
         loss, _ = softmax_cross_entropy(logits, labels)
         return Evaluation(loss, float(np.mean(logits.argmax(axis=1) == labels)))
@@ -221,6 +246,15 @@ class Trainer:
     def accuracy(self, x: Array, labels: Array, *, batch_size: int = 100) -> float:
         """Return the share of images whose class has the largest logit."""
         return self.evaluate(x, labels, batch_size=batch_size).accuracy
+
+    def average_statistics(self) -> None:
+        """Give all ranks of a communicator the mean of their running statistics, as `fit` does after each epoch.
+
+        BatchNorm2d with ``sync=False`` keeps those of its rank's own images. Where `fit` was left by an exception, call
+        this in all ranks before the network is saved or used. Without a communicator it does nothing.
+        """
+        if self._parallel is not None:
+            self._parallel.average_statistics()
 
 
 def _batches(order: Array, begin: int, batch_size: int) -> Iterator[Array]:
