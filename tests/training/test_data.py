@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jitconv.training import data
-from jitconv.training.data import CIFAR_FILES, MNIST_FILES, DataError
+from jitconv.layers import Dense, Flatten
+from jitconv.training import SGD, Sequential, Trainer, data
+from jitconv.training.data import CIFAR_FILES, MNIST_FILES, NPY_FILES, DataError
 
 
 def test_digits(digits):
@@ -305,3 +306,51 @@ def test_a_single_array_and_no_file(tmp_path):
         data.load(tmp_path / "none.npz")
     with pytest.raises(DataError, match=r"aaa: expected a folder of MNIST or CIFAR-10 files, or an .npz file"):
         data.load(tmp_path / ("a" * 300))
+
+
+@pytest.fixture
+def npy_folder(tmp_path, rng):
+    """Return a folder of four .npy files of float32."""
+    arrays = rng.random((20, 3, 5, 4), np.float32), rng.integers(0, 4, 20), rng.random((6, 3, 5, 4), np.float32)
+    for name, a in zip(NPY_FILES, (*arrays, rng.integers(0, 4, 6)), strict=True):
+        np.save(tmp_path / name, a)
+    return tmp_path
+
+
+def test_npy_stays_on_disk(npy_folder):
+    got = data.load(npy_folder)
+    for images, name in ((got.x, "x.npy"), (got.x_test, "x_test.npy")):
+        assert isinstance(images, np.memmap)
+        assert_array_equal(images, np.load(npy_folder / name))
+    assert got.labels.dtype == got.labels_test.dtype == np.int64
+    assert_array_equal(got.labels, np.load(npy_folder / "y.npy"))
+    trainer = Trainer(Sequential([Flatten(), Dense(60, 4, seed=0)]), SGD(0.1))
+    trainer.fit(got.x, got.labels, epochs=1, batch_size=7, test=(got.x_test, got.labels_test))
+    plain = Trainer(Sequential([Flatten(), Dense(60, 4, seed=0)]), SGD(0.1))
+    plain.fit(np.array(got.x), got.labels, epochs=1, batch_size=7, test=(np.array(got.x_test), got.labels_test))
+    assert trainer.history[0][:3] == plain.history[0][:3]
+
+
+def test_npy_of_another_dtype_is_what_an_npz_is(npy_folder, rng):
+    x = rng.integers(0, 256, (20, 5, 4), np.uint8)
+    for name in ("x.npy", "x_test.npy"):
+        np.save(npy_folder / name, x if name == "x.npy" else x[:6])
+    got = data.load(npy_folder, np.float64)
+    assert_allclose(got.x, x[:, None] / 255)
+    np.save(npy_folder / "x.npy", np.full((20, 5, 4), np.nan))
+    with pytest.raises(DataError, match="`x` holds NaN or infinity"):
+        data.load(npy_folder)
+    np.save(npy_folder / "x.npy", np.zeros((20, 5, 3), np.float32))
+    with pytest.raises(DataError, match="images of different shapes"):
+        data.load(npy_folder)
+
+
+def test_damaged_npy(npy_folder):
+    whole = (npy_folder / "x.npy").read_bytes()
+    for content in (b"", whole[:-4], b"\x93NUMPY and more"):
+        (npy_folder / "x.npy").write_bytes(content)
+        with pytest.raises(DataError, match=r"x.npy: expected an .npy file, but it cannot be read: "):
+            data.load(npy_folder)
+    (npy_folder / "x.npy").unlink()
+    with pytest.raises(DataError, match=r"x.npy: no such file; expected x.npy, y.npy, x_test.npy, y_test.npy"):
+        data.load(npy_folder)
