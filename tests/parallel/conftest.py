@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
 
 import pytest
-
-TIMEOUT = 300  # seconds: against hanging
+from launching import TIMEOUT, environment
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +35,3 @@ def launch(mpiexec):
         return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environment(), **options)
 
     return run
-
-
-def environment():
-    """Return the environment of ranks: one thread of NumPy's in each, and Numba's own number of them."""
-    own = {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
-    return own | {"OPENBLAS_NUM_THREADS": "1", "JITCONV_QUIET": "1"}

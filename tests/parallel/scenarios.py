@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import sys
+import unittest.mock
 
 import numpy as np
 
 import jitconv
 from jitconv.layers import BatchNorm2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, Layer, MaxPool2d, ReLU
-from jitconv.training import SGD, Adam, Sequential, Trainer, checkpoint
+from jitconv.training import SGD, Adam, Sequential, Trainer, checkpoint, parallel
 
 BATCH = 24  # of all ranks together
 IMAGES = 2 * BATCH + 2  # the last batch of an epoch has fewer images than there may be ranks
@@ -230,6 +231,20 @@ def shares(communicator, folder):
     return found
 
 
+def compiling(communicator, folder):
+    """How often each rank compiles, where what is compiled is kept, and where it is not."""
+    x, labels, _ = images(np.float32)
+    calls = []
+    with unittest.mock.patch.object(parallel, "compile_all", lambda jobs: calls.append(len(jobs))):
+        for problem in (None, "no folder can be written"):
+            with unittest.mock.patch.object(parallel, "cache_problem", lambda told=problem: told):
+                trainer = Trainer(convolutional(), SGD(0.1), communicator)
+                calls.append(0)
+                trainer.step(x[:4], labels[:4])
+                trainer.step(x[:4], labels[:4])
+    return {"calls": np.array(calls)}
+
+
 def disagreeing(communicator, folder):
     """What ranks are told that do not agree."""
     x, labels, _ = images()
@@ -261,6 +276,7 @@ SCENARIOS = (
     local,
     untracked,
     shares,
+    compiling,
     disagreeing,
 )
 

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import TIMEOUT, environment
+from launching import TIMEOUT, environment
 from numpy.testing import assert_allclose
 from safetensors.numpy import load_file
 

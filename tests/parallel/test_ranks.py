@@ -170,6 +170,15 @@ def test_threads_share_the_cores(ranks):
         assert set(rank["shares"]["asked.threads"]) == {min(most, 2)}
 
 
+def test_one_rank_compiles_what_is_kept(ranks):
+    (run, _), _ = ranks
+    first, *others = (list(rank["compiling"]["calls"]) for rank in run)
+    kept, jobs, again, unkept = first
+    assert (kept, again) == (0, 0)
+    assert jobs == unkept > 5
+    assert all(calls == [0, 0, jobs] for calls in others)
+
+
 def test_ranks_that_do_not_agree(ranks):
     (run, _), _ = ranks
     *words, checksum, network = run[0]["disagreeing"]["told"]
