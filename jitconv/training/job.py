@@ -10,13 +10,12 @@ import contextlib
 import io
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from . import ranks
-from .watching import watch
+from .watching import tell, watch
 
 OPTION = "--data-parallel"
 _COMMAND = "jitconv train"
@@ -92,7 +91,7 @@ class RankedJob(Job):
         except BaseException as error:
             told = self._of_all(_words(error))
             if told is None:
-                print(f"{_COMMAND}: error: {self._name}: {_words(error)}", file=sys.stderr, flush=True)
+                tell(f"{_COMMAND}: error: {self._name}: {_words(error)}")
                 self.communicator.Abort(_status(error))
                 os._exit(_status(error))  # MPI's call may return, before mpiexec ends this process too
             elif not self.first:

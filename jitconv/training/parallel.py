@@ -159,6 +159,16 @@ class DataParallel:
         self.ranks.average(a for a in buffers if a.dtype.kind == "f")
         self.ranks.overwrite(a for a in buffers if a.dtype.kind != "f")
 
+    def end_epoch(self, seconds: float) -> float:
+        """Let all ranks have the same network, and the same time for its steps, which is returned.
+
+        MPI does not promise that a sum has the same bits in all ranks, nor are all machines of a cluster of one kind:
+        what ranks differ by must not grow.
+        """
+        self.average_statistics()
+        self.ranks.overwrite(self._trainer.model.parameters.values())
+        return self.ranks.of_first(seconds)
+
     @contextlib.contextmanager
     def sharing_cores(self) -> Iterator[None]:
         """Use this rank's share of the cores inside a `with` block, unless a number of threads was asked for."""

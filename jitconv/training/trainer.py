@@ -213,10 +213,9 @@ class Trainer:
             self.step_losses.append(loss)
             if on_step is not None:
                 on_step(Step(self.epoch + 1, self.position, len(chosen), loss))
-        self.average_statistics()
-        accuracy = None if test is None else self.evaluate(*test).accuracy
         if parallel is not None:
-            seconds = parallel.ranks.of_first(seconds)
+            seconds = parallel.end_epoch(seconds)
+        accuracy = None if test is None else self.evaluate(*test).accuracy
         mean, rate = self.loss_sum / len(order), (self.position - begin) / max(seconds, 1e-9)
         self.epoch, self.position, self.loss_sum = self.epoch + 1, 0, 0.0
         return Epoch(self.epoch, mean, accuracy, rate)

@@ -1,13 +1,16 @@
-"""Telling which rank a signal has killed, and which signal: the rank itself cannot, and not every mpiexec does."""
+"""The last words of a rank. If a signal kills it they are another process's: not every mpiexec has some."""
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
 import os
 import platform
 import signal
+import stat
 import sys
+import time
 import warnings
 
 # What launchers call a process's rank and the number of ranks: MPICH and Intel MPI, Open MPI, Slurm.
@@ -18,6 +21,28 @@ _LAUNCHERS = (
 )
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
+_PATIENCE = 2.0  # seconds
+
+
+def tell(words: str) -> None:
+    """Print to stderr, and wait until the launcher has read it: as ranks end it may leave what it has not read."""
+    print(words, file=sys.stderr, flush=True)
+    end = time.monotonic() + _PATIENCE
+    with contextlib.suppress(OSError, ValueError):  # no file, or none that can be asked
+        while _unread(sys.stderr.fileno()) and time.monotonic() < end:
+            time.sleep(0.01)
+
+
+def _unread(descriptor: int) -> int:
+    """Return the bytes that wait in a pipe; elsewhere there are none."""
+    if sys.platform == "win32" or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return 0
+    import fcntl
+    import termios
+
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
 
 
 def watch(command: str) -> None:
@@ -34,29 +59,27 @@ def watch(command: str) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child:
-        status = _wait(child)
-        if os.WIFSIGNALED(status):
-            print(
-                f"{command}: error: rank {rank} of {size} on {platform.node()}: {_ended(os.WTERMSIG(status))}",
-                file=sys.stderr,
-                flush=True,
-            )
+        status, forwarded = _wait(child)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) not in forwarded:  # else somebody wants the job to end
+            tell(f"{command}: error: rank {rank} of {size} on {platform.node()}: {_ended(os.WTERMSIG(status))}")
         code = os.waitstatus_to_exitcode(status)
         os._exit(code if code >= 0 else 128 - code)
     os.setpgrp()  # a signal to the launcher's group comes once, from the process above
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _wait(child: int) -> int:
-    """Return how a child ends; it gets the signals meanwhile."""
+def _wait(child: int) -> tuple[int, set[int]]:
+    """Return how a child ends, and the signals that it was sent from here: those that came meanwhile."""
+    forwarded: set[int] = set()
 
     def forward(number: int, frame: object) -> None:
+        forwarded.add(number)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
     for number in _FORWARDED:
         signal.signal(number, forward)
-    return os.waitpid(child, 0)[1]
+    return os.waitpid(child, 0)[1], forwarded
 
 
 def _ended(number: int) -> str:

@@ -196,6 +196,18 @@ def untracked(communicator, folder):
     return trainer.model.state()
 
 
+def drifting(communicator, folder):
+    """A rank whose weights are not quite those of the others."""
+    trainer = Trainer(convolutional(np.float64), SGD(0.1), communicator)
+
+    def drift(step):
+        if communicator is not None and communicator.rank == 1:
+            trainer.model.layers[0].weight[...] += 1e-9
+
+    fitted(trainer, communicator, epochs=1, on_step=drift)
+    return trainer.model.state()
+
+
 class Probe(Layer):
     """Notes what a rank gets to see."""
 
@@ -275,6 +287,7 @@ SCENARIOS = (
     handed_over,
     local,
     untracked,
+    drifting,
     shares,
     compiling,
     disagreeing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import platform
 import signal
@@ -174,3 +175,23 @@ def test_ctrl_c_at_mpiexec_saves(mpiexec, images, tmp_path):
     assert last.endswith(f"; saved to {save}, to go on: jitconv train --resume {save}")
     assert err.count("stopping after this step") == 1
     assert checkpoint.load(save).progress["epoch"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, 'several ranks need mpi4py, which is missing: pip install "jitconv[mpi]"'),
+        ("raise RuntimeError('none')", "several ranks need an MPI library: pip install mpich (none)"),
+    ],
+)
+def test_what_is_missing_is_told(tmp_path, content, message):
+    """Without mpi4py, and with it but no library of MPI: packages of that name that fail to be imported."""
+    (tmp_path / "mpi4py").mkdir()
+    (tmp_path / "mpi4py" / "__init__.py").touch()
+    if content is not None:
+        (tmp_path / "mpi4py" / "MPI.py").write_text(content)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "jitconv", "train", "--data-parallel"]
+    own = environment() | {"PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=own)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jitconv train: error: {message}\n")

@@ -63,7 +63,7 @@ def test_ranks_compute_what_one_process_does(ranks, alone, scenario):
 
 def test_all_ranks_have_the_same(ranks):
     (run, _), _ = ranks
-    for scenario in (*EQUAL, "local", "untracked", "disagreeing"):
+    for scenario in (*EQUAL, "local", "untracked", "drifting", "disagreeing"):
         assert len({digest(rank[scenario]) for rank in run}) == 1, scenario
 
 
