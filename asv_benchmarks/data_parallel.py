@@ -6,9 +6,9 @@
 The networks are simple_convnet (1x28x28) and vgg_cifar (3x32x32), batches of `--batch` images in each rank, float32,
 Adam; images are drawn at random. "with" begins the sum of a bucket as soon as its gradients are complete, "without"
 begins all sums after the backward pass, "loss alone" sums no gradients: what it waits, it waits for the slower rank.
-They take turns, `--steps` steps a round. Figures are of the first rank, in
-milliseconds, means over the fastest quarter of all steps: the whole step, the time in calls of MPI while the backward
-pass runs, the time waiting for sums after it, and the share that both have of the step.
+They take turns, `--steps` steps a round. Figures are of the first rank, in milliseconds, means over the fastest quarter
+of all steps: the whole step, the time in calls of MPI while the backward pass runs, the time waiting for sums after it,
+and the share that both have of the step.
 """
 
 from __future__ import annotations

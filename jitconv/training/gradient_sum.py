@@ -11,9 +11,9 @@ from .ranks import Ranks
 from .sequential import Sequential
 from .steps import KNOWN, Step, leaves_of
 
-# Between two ranks of one machine a sum takes 3 us, and 110 us more for each MiB: 64 KiB would do there. The 10 to 50 us
-# of a network are some per cent of what 1 MiB takes it: 0.1 ms at 10 GB/s, 1 ms at 1 GB/s. A network of less than 1 MiB
-# has one bucket, as there is little to hide.
+# Between two ranks of one machine a sum takes 3 us, and 110 us more for each MiB: 64 KiB would do there. A cluster's 10
+# to 50 us are some per cent of what it takes for 1 MiB: 0.1 ms at 10 GB/s, 1 ms at 1 GB/s. Models of less have one
+# bucket: there is little to hide.
 BUCKET_BYTES = 1 << 20
 
 _ALIGNMENT = 64  # bytes: a gradient begins on a cache line, as it does by itself
