@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import validate
 from ..ahead import compile_all
-from ..kernels.jit import cache_problem
+from ..kernels.cache import cache_problem
 from ..layers import BatchNorm2d, Dropout
 from ..layers.base import Array, Layer, Part
 from ..threads import chosen_threads, num_threads
@@ -142,7 +142,6 @@ class DataParallel:
         """Return the mean loss and the accuracy on images, of which each rank takes its share."""
         images = len(validate.batch(x, "x"))
         checks.not_empty(images, "x")
-        labels = checks.array_of_length(labels, "labels", images)
         first, past, total = self.ranks.share(images)
         logits = self._trainer.predict(x[first:past], batch_size=batch_size)
         loss, _ = softmax_cross_entropy(logits, labels[first:past], total=total)
