@@ -239,7 +239,7 @@ def test_files_are_checked_before_the_training(run, tmp_path, images, monkeypatc
 
     too_long = tmp_path / ("a" * 300)
     assert one_line(run("--save", too_long)).endswith("a cannot be written: File name too long")
-    monkeypatch.setattr("pathlib.Path.touch", read_only)
+    monkeypatch.setattr("pathlib.Path.mkdir", read_only)
     message = f"argument --save: {tmp_path}/a cannot be written: Permission denied"
     assert one_line(run("--save", tmp_path / "a")) == message
 

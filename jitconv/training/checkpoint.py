@@ -18,6 +18,7 @@ import numpy as np
 from ..layers.base import Array
 from . import checks
 from .extras import needs_extra
+from .replacing import replacing
 from .sequential import Sequential
 from .trainer import Epoch, Trainer
 
@@ -70,13 +71,8 @@ def check() -> None:
         import safetensors.numpy  # noqa: F401
 
 
-def temporary(path: pathlib.Path) -> pathlib.Path:
-    """Return the name under which a file is written before it is renamed to `path`."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
 def save(path: str | pathlib.Path, trainer: Trainer, options: Mapping[str, Any] | None = None) -> None:
-    """Write a training to a file, whole or not at all: under another name first, then renamed.
+    """Write a training to a file, whole or not at all, see `replacing`.
 
     Parameters
     ----------
@@ -112,17 +108,11 @@ def save(path: str | pathlib.Path, trainer: Trainer, options: Mapping[str, Any] 
         "history": [epoch[:3] for epoch in trainer.history],
     }
     content = json.dumps({"options": checks.json_options(options), "progress": progress}, sort_keys=True)
-    part = temporary(target)
     try:
-        part.touch()
-        mode = part.stat().st_mode
-        save_file({name: np.asarray(a, order="C") for name, a in tensors.items()}, part, {_KEY: content})
-        part.chmod(mode)  # the user's own: safetensors makes files that nobody else may read
-        os.replace(part, target)
+        with replacing(path) as part:
+            save_file({name: np.asarray(a, order="C") for name, a in tensors.items()}, part, {_KEY: content})
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: str | pathlib.Path) -> Checkpoint:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import threads
-from . import checkpoint, data, plot, zoo
+from . import checkpoint, data, plot, replacing, zoo
 from .checkpoint import Checkpoint, CheckpointError
 from .data import DataError, Dataset
 from .job import Job, RankedJob
@@ -133,10 +133,8 @@ def _check_writable(argument: str, path: pathlib.Path) -> None:
         raise _wrong(argument, f"{path} is a folder, expected a file")
     if not os.path.isdir(path.parent):
         raise _wrong(argument, f"the folder {path.parent} does not exist")
-    probe = checkpoint.temporary(path)
     try:
-        probe.touch()
-        probe.unlink()
+        replacing.check_writable(path)
     except OSError as error:
         raise _wrong(argument, f"{path} cannot be written: {error.strerror}") from None
 
