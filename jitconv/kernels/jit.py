@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 
 from . import forks, waiting
 from .cache import enable_cache
+from .calls import call, call_in_mode, float_mode, number
 
 # `contract` lets a product and a sum become one fused operation; it assumes nothing about NaN, inf or order.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
@@ -66,29 +67,16 @@ def inlined(function: Callable[..., Any]) -> Any:
     return njit(inline="always", **_OPTIONS)(function)
 
 
-@intrinsic
-def _call(typingctx, address, arguments, thread, threads):
-    """Call the worker at an address."""
-
-    def codegen(context, builder, signature, args):
-        index = ir.IntType(64)
-        function = ir.FunctionType(ir.VoidType(), [index.as_pointer()] * 2 + [index] * 2)
-        table = builder.inttoptr(args[1], index.as_pointer())
-        builder.call(builder.inttoptr(args[0], function.as_pointer()), [table, table, args[2], args[3]])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 4), codegen
-
-
 @kernel(parallel=True)
 def _launch(address, arguments, threads):
+    mode = float_mode()
     for thread in prange(threads):
-        _call(address, arguments.ctypes.data, np.int64(thread), threads)
+        call_in_mode(mode, address, arguments.ctypes.data, np.int64(thread), threads)
 
 
 @kernel()
 def _run(address, arguments):
-    _call(address, arguments.ctypes.data, 0, 1)
+    call(address, arguments.ctypes.data, 0, 1)
 
 
 class _Carrier(threading.local):
@@ -112,25 +100,18 @@ def carried_by(team: Callable[[int, int, int], None], thread: int, threads: int)
         _carrier.held = before
 
 
-@intrinsic
-def _number(typingctx, address):
-    """Return what the function at an address returns, an int of C."""
-
-    def codegen(context, builder, signature, args):
-        number = ir.IntType(32)
-        function = builder.inttoptr(args[0], ir.FunctionType(number, []).as_pointer())
-        return builder.sext(builder.call(function, []), ir.IntType(64))
-
-    return types.int64(types.int64), codegen
-
-
 def _share(launch):
-    """Run a member's share of a launch: worker, arguments, threads, and the functions that number a team."""
-    address, arguments, threads, number, size = carray(launch, 5)
-    thread, step = _number(number), _number(size)
+    """Run a member's share of a launch: mode, worker, arguments, threads, and the functions that number a team."""
+    mode, address, arguments, threads, thread_number, team_size = carray(launch, 6)
+    thread, step = number(thread_number), number(team_size)
     while thread < threads:
-        _call(address, arguments, thread, threads)
+        call_in_mode(mode, address, arguments, thread, threads)
         thread += step
+
+
+@kernel()
+def _mode():
+    return float_mode()
 
 
 @functools.cache
@@ -156,7 +137,7 @@ def _start(address: int, table: Any, threads: int) -> None:
         _launch(address, table, threads)
     else:
         team, *numbering = _carrier.held
-        launch = np.array([address, table.ctypes.data, threads, *numbering], np.int64)
+        launch = np.array([_mode(), address, table.ctypes.data, threads, *numbering], np.int64)
         team(_member().address, launch.ctypes.data, threads)
 
 
@@ -193,21 +174,21 @@ def _fill_five(own, a, b, c, d, e):
 def _run_two(address, arguments, a, b):
     own = carray(_stack_copy(arguments.ctypes.data, arguments.size), 2)
     _fill_two(own, a, b)
-    _call(address, own.ctypes.data, 0, 1)
+    call(address, own.ctypes.data, 0, 1)
 
 
 @kernel()
 def _run_three(address, arguments, a, b, c):
     own = carray(_stack_copy(arguments.ctypes.data, arguments.size), 3)
     _fill_three(own, a, b, c)
-    _call(address, own.ctypes.data, 0, 1)
+    call(address, own.ctypes.data, 0, 1)
 
 
 @kernel()
 def _run_five(address, arguments, a, b, c, d, e):
     own = carray(_stack_copy(arguments.ctypes.data, arguments.size), 5)
     _fill_five(own, a, b, c, d, e)
-    _call(address, own.ctypes.data, 0, 1)
+    call(address, own.ctypes.data, 0, 1)
 
 
 # By the number of arrays. Numba reads the address of one in 45 ns, `ndarray.ctypes` in 940 ns; a tuple of arrays it

@@ -94,7 +94,7 @@ def save(path: str | pathlib.Path, trainer: Trainer, options: Mapping[str, Any] 
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-    target = pathlib.Path(os.path.realpath(checks.path(path, "path")))
+    path = checks.path(path, "path")
     model = _sequential(trainer)
     tensors = model.parameters | model.buffers
     tensors |= {f"{_OPTIMIZER}{name}": array for name, array in trainer.optimizer.state().items()}
