@@ -5,6 +5,9 @@ the scalars of its rule in the arrays' dtype, and the number of parameters. A ro
 its address, its gradient's, those of the rule's two arrays of state (0 where it has none), its elements, and the blocks
 up to and with it. Threads share the blocks of all parameters evenly. A block starts where its parameter does, so that
 no bit depends on the number of threads.
+
+Squares are multiplied by their share first, as in PyTorch: in float32 (0.001 * 1e20) * 1e20 is finite, 1e20 * 1e20 is
+not.
 """
 
 from __future__ import annotations
@@ -42,6 +45,12 @@ def _part(table, row, column, start, stop, like):
     return floats(table[row, column], (table[row, SIZE],), like)[start:stop]
 
 
+@inlined
+def _slope(gradient, decay, parameter):
+    """Return a gradient with its decay; without decay an infinite parameter stays infinite, as in PyTorch."""
+    return gradient + decay * parameter if decay != 0 else gradient
+
+
 @worker
 def sgd(like, arguments, thread, threads):
     """Step against the gradient. Scalars: rate, decay."""
@@ -53,7 +62,7 @@ def sgd(like, arguments, thread, threads):
         row, start, stop, first = _piece(table, first, past)
         parameter, gradient = _part(table, row, 0, start, stop, like), _part(table, row, 1, start, stop, like)
         for i in range(parameter.size):
-            parameter[i] -= rate * (gradient[i] + decay * parameter[i])
+            parameter[i] -= rate * _slope(gradient[i], decay, parameter[i])
 
 
 @worker
@@ -68,7 +77,7 @@ def sgd_momentum(like, arguments, thread, threads):
         parameter, gradient = _part(table, row, 0, start, stop, like), _part(table, row, 1, start, stop, like)
         velocity = _part(table, row, 2, start, stop, like)
         for i in range(parameter.size):
-            velocity[i] = momentum * velocity[i] + (gradient[i] + decay * parameter[i])
+            velocity[i] = momentum * velocity[i] + _slope(gradient[i], decay, parameter[i])
             parameter[i] -= rate * velocity[i]
 
 
@@ -84,7 +93,7 @@ def adagrad(like, arguments, thread, threads):
         parameter, gradient = _part(table, row, 0, start, stop, like), _part(table, row, 1, start, stop, like)
         total = _part(table, row, 2, start, stop, like)
         for i in range(parameter.size):
-            slope = gradient[i] + decay * parameter[i]
+            slope = _slope(gradient[i], decay, parameter[i])
             total[i] += slope * slope
             parameter[i] -= rate * slope / (np.sqrt(total[i]) + eps)
 
@@ -104,8 +113,8 @@ def rmsprop(like, arguments, thread, threads):
         parameter, gradient = _part(table, row, 0, start, stop, like), _part(table, row, 1, start, stop, like)
         square = _part(table, row, 2, start, stop, like)
         for i in range(parameter.size):
-            slope = gradient[i] + decay * parameter[i]
-            square[i] = alpha * square[i] + rest * (slope * slope)
+            slope = _slope(gradient[i], decay, parameter[i])
+            square[i] = alpha * square[i] + rest * slope * slope
             parameter[i] -= rate * slope / (np.sqrt(square[i]) + eps)
 
 
@@ -124,10 +133,10 @@ def adadelta(like, arguments, thread, threads):
         parameter, gradient = _part(table, row, 0, start, stop, like), _part(table, row, 1, start, stop, like)
         square, change = _part(table, row, 2, start, stop, like), _part(table, row, 3, start, stop, like)
         for i in range(parameter.size):
-            slope = gradient[i] + decay * parameter[i]
-            square[i] = rho * square[i] + rest * (slope * slope)
+            slope = _slope(gradient[i], decay, parameter[i])
+            square[i] = rho * square[i] + rest * slope * slope
             delta = np.sqrt(change[i] + eps) / np.sqrt(square[i] + eps) * slope
-            change[i] = rho * change[i] + rest * (delta * delta)
+            change[i] = rho * change[i] + rest * delta * delta
             parameter[i] -= rate * delta
 
 
@@ -147,7 +156,7 @@ def adam(like, arguments, thread, threads):
         parameter, gradient = _part(table, row, 0, start, stop, like), _part(table, row, 1, start, stop, like)
         mean, square = _part(table, row, 2, start, stop, like), _part(table, row, 3, start, stop, like)
         for i in range(parameter.size):
-            slope = gradient[i] + decay * parameter[i]
+            slope = _slope(gradient[i], decay, parameter[i])
             mean[i] += rest_1 * (slope - mean[i])
-            square[i] = beta_2 * square[i] + rest_2 * (slope * slope)
+            square[i] = beta_2 * square[i] + rest_2 * slope * slope
             parameter[i] -= rate * mean[i] / (np.sqrt(square[i]) / root + eps)
