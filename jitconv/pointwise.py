@@ -205,22 +205,24 @@ def batch_norm(
     relu = validate.choice(activation, "activation", (None, "relu")) == "relu"
     cut = _Cut.of(x.shape, channels, layout)
     moved: list[tuple[Array, Array]] = []
-    if training or running_mean is None or running_var is None:
-        moments = _moments(x, cut, channels)
-        count, mean, scatter = moments if add_up is None else _moments_of_all(moments, add_up)
-        validate.enough_to_normalise(count)
-        var = scatter / count
-        if running_mean is not None and running_var is not None:
-            moved.append((running_mean, running_mean + momentum * (mean - running_mean)))
-            moved.append((running_var, running_var + momentum * (var * (count / (count - 1)) - running_var)))
-    else:
-        mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
-    inverse_std = (1.0 / np.sqrt(var + eps)).astype(x.dtype)
-    centre = mean.astype(x.dtype)
+    with np.errstate(all="ignore"):  # what is too large, or no number, shows in the results
+        if training or running_mean is None or running_var is None:
+            moments = _moments(x, cut, channels)
+            count, mean, scatter = moments if add_up is None else _moments_of_all(moments, add_up)
+            validate.enough_to_normalise(count)
+            var = scatter / count
+            if running_mean is not None and running_var is not None:
+                moved.append((running_mean, running_mean + momentum * (mean - running_mean)))
+                moved.append((running_var, running_var + momentum * (var * (count / (count - 1)) - running_var)))
+        else:
+            mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
+        inverse_std = (1.0 / np.sqrt(var + eps)).astype(x.dtype)
+        centre, scale = mean.astype(x.dtype), weight * inverse_std
     y = workspace.result(x.shape, x.dtype)
-    _normalise(x, centre, weight * inverse_std, bias, y, cut, relu)
-    for running, value in moved:  # when nothing can fail any more
-        running[...] = value
+    _normalise(x, centre, scale, bias, y, cut, relu)
+    with np.errstate(all="ignore"):
+        for running, value in moved:  # when nothing can fail any more
+            running[...] = value
     return BatchNorm(y, centre, inverse_std)
 
 
@@ -273,22 +275,24 @@ def batch_norm_backward(
     partial, rest = cut.partial_sums(channels, x.dtype)
     sums = batchnorm_kernels.gradient_sums_nchw if cut.planes else batchnorm_kernels.gradient_sums_nhwc
     sums(x.dtype, cut.threads, dy, x, saved, mean, partial, *rest, relu)
-    db, product = partial.sum(axis=0, dtype=np.float64)
-    dw = product * inverse_std
+    with np.errstate(all="ignore"):
+        db, product = partial.sum(axis=0, dtype=np.float64)
+        dw = product * inverse_std
+        count, total, slant = cut.values, db, dw
+        if needs_dx and training and add_up is not None:
+            count, total, slant = _gradients_of_all(count, db, dw, add_up)
+        level, slope = total / max(count, 1), slant * inverse_std / max(count, 1)
+        scale, level, slope, dw, db = (a.astype(x.dtype) for a in (weight * inverse_std, level, slope, dw, db))
     dx = None
     if needs_dx:
-        dx, scale = workspace.result(x.shape, x.dtype), weight * inverse_std
-        count, total, product = cut.values, db, dw
-        if training and add_up is not None:
-            count, total, product = _gradients_of_all(count, db, dw, add_up)
+        dx = workspace.result(x.shape, x.dtype)
         if training and count:
-            level, slope = (total / count).astype(x.dtype), (product * inverse_std / count).astype(x.dtype)
             run = batchnorm_kernels.normalise_backward_nchw if cut.planes else batchnorm_kernels.normalise_backward_nhwc
             run(x.dtype, cut.threads, dy, x, saved, mean, scale, level, slope, dx, *cut.sizes, relu)
         else:
             zero = np.zeros_like(mean)
             _normalise(dy, zero, scale, zero, dx, cut, False)
-    return BatchNormGradients(dx, dw.astype(x.dtype), db.astype(x.dtype))
+    return BatchNormGradients(dx, dw, db)
 
 
 def _gradients_of_all(count: int, db: Array, dw: Array, add_up: Callable[[Array], None]) -> tuple[int, Array, Array]:
