@@ -119,12 +119,17 @@ def compile_kept(jobs: Iterable[Job]) -> list[str]:
     return compiled
 
 
-def compile_all(jobs: Iterable[Job]) -> list[str]:
-    """Compile each worker for its dtype, unless it is on disk, and load it; return what was compiled."""
+def compile_all(jobs: Iterable[Job], *, apart: bool = False) -> list[str]:
+    """Compile each worker for its dtype, unless it is on disk, and load it; return what was compiled.
+
+    With `apart`, in other processes even where that is no faster: LLVM, once it has begun, keeps Ctrl-C waiting, up to
+    9 s for a kernel; a process can be ended.
+    """
     if config.DISABLE_JIT:
         return []
     missing = [job for job in jobs if not job[0].load(np.dtype(job[1]))]
-    if len(missing) > 1 and cores() > 1 and _can_start() and cache_problem() is None:
+    faster = len(missing) > 1 and cores() > 1
+    if (faster or (apart and missing)) and _can_start() and cache_problem() is None:
         with waiting.compiling(kept=True):
             _compile_in_processes(missing)
     for worker, char in missing:

@@ -64,6 +64,15 @@ def test_processes_compile_and_this_one_loads(tmp_path):
     assert (output, told) == (["", RESULT], "")
 
 
+def test_apart_one_kernel_on_one_core_goes_to_a_process_too(tmp_path):
+    """For those who want to be able to stop it."""
+    one = ["ahead.cores = lambda: 1", "print(ahead.compile_all(jobs[:1], apart=True))"]
+    output, _ = run_program(tmp_path, *one)
+    assert output == ["process", "['pointwise.relu_forward float32']"]
+    output, _ = run_program(tmp_path, *one)
+    assert output == ["[]"]
+
+
 def test_from_a_daemon_without_a_main_guard(tmp_path):
     start = [
         "import multiprocessing",

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import threads
-from . import checkpoint, data, plot, replacing, zoo
+from ..ahead import compile_all
+from . import checkpoint, data, plot, rehearsal, replacing, zoo
 from .checkpoint import Checkpoint, CheckpointError
 from .data import DataError, Dataset
 from .job import Job, RankedJob
 from .optimizers import SGD, Adadelta, AdaGrad, Adam, Optimizer, RMSProp
 from .progress import Progress, StopRequest
-from .trainer import Epoch, Step, Trainer
+from .trainer import TEST_BATCH, Epoch, Step, Trainer
 
 DEFAULTS: dict[str, Any] = {
     "model": "simple_convnet",
@@ -277,6 +278,9 @@ def _run(arguments: argparse.Namespace, options: dict[str, Any], dataset: Datase
         if job.any(stop.asked):
             raise KeyboardInterrupt
 
+    # Before Ctrl-C is taken for a wish to stop after a step: compiling can be stopped at once.
+    jobs = rehearsal.training(trainer.model, trainer.optimizer, dataset, options["batch_size"], TEST_BATCH)
+    compile_all(jobs, apart=True)
     start = time.perf_counter()
     try:
         with progress, stop:
@@ -289,6 +293,7 @@ def _run(arguments: argparse.Namespace, options: dict[str, Any], dataset: Datase
                 test=(dataset.x_test, dataset.labels_test),
                 on_step=on_step,
                 on_epoch=on_epoch,
+                on_test_batch=stop.obey,
             )
     except KeyboardInterrupt:
         if job.size > 1 and stop.forced:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,7 +31,7 @@ class Training(Protocol):
     model: Layer
     optimizer: Optimizer
 
-    def predict(self, x: Array, *, batch_size: int = 100) -> Array: ...
+    def predict(self, x: Array, *, batch_size: int, on_batch: Callable[[], None] | None) -> Array: ...
 
 
 class DataParallel:
@@ -138,12 +138,14 @@ class DataParallel:
             for layer in layers:
                 layer.part = None
 
-    def evaluate(self, x: Array, labels: Array, batch_size: int) -> tuple[float, float]:
+    def evaluate(
+        self, x: Array, labels: Array, batch_size: int, on_batch: Callable[[], None] | None
+    ) -> tuple[float, float]:
         """Return the mean loss and the accuracy on images, of which each rank takes its share."""
         images = len(validate.batch(x, "x"))
         checks.not_empty(images, "x")
         first, past, total = self.ranks.share(images)
-        logits = self._trainer.predict(x[first:past], batch_size=batch_size)
+        logits = self._trainer.predict(x[first:past], batch_size=batch_size, on_batch=on_batch)
         loss, _ = softmax_cross_entropy(logits, labels[first:past], total=total)
         sums = np.array([loss, np.count_nonzero(logits.argmax(axis=1) == labels[first:past])], np.float64)
         self.ranks.add_up(sums)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..kernels.jit import Job, recording
 from ..layers.base import Array, Layer
+from .data import Dataset
 from .losses import softmax_cross_entropy
 from .optimizers import Optimizer
 from .sequential import Sequential
@@ -37,9 +38,14 @@ def step(model: Layer, optimizer: Optimizer, x: Array, labels: Array) -> list[Jo
 
 def inference(model: Layer, x: Array) -> list[Job]:
     """As `step`, of a forward pass after `eval`."""
+    training = model.training
     with recording() as wanted, np.errstate(all="ignore"):
         model.eval()
-        model.forward(x)
+        try:
+            model.forward(x)
+        finally:
+            model.train()  # forgets packed weights, which were not packed
+            model.train(training)
     return list(wanted)
 
 
@@ -53,6 +59,20 @@ def result(model: Layer, x: Array) -> Array:
         return model.forward(x)
     with recording(), np.errstate(all="ignore"):
         return model.forward(x)
+
+
+def training(model: Layer, optimizer: Optimizer, dataset: Dataset, batch_size: int, test_batch_size: int) -> list[Job]:
+    """Return the workers of all that training on a dataset runs; the last batch may be smaller, and so take others."""
+    wanted: dict[Job, None] = {}
+    for images in _sizes(len(dataset.x), batch_size):
+        wanted |= dict.fromkeys(step(model, optimizer, dataset.x[:images], dataset.labels[:images]))
+    for images in _sizes(len(dataset.x_test), test_batch_size):
+        wanted |= dict.fromkeys(inference(model, dataset.x_test[:images]))
+    return list(wanted)
+
+
+def _sizes(images: int, batch_size: int) -> set[int]:
+    return {min(images, batch_size), images % batch_size or min(images, batch_size)}
 
 
 def _is_ours(one: Layer | Optimizer) -> bool:

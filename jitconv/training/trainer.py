@@ -17,6 +17,8 @@ from .losses import softmax_cross_entropy
 from .optimizers import Optimizer
 from .parallel import DataParallel
 
+TEST_BATCH = 100  # images that are looked at together where no number is given
+
 
 class Evaluation(NamedTuple):
     """How a network does on labelled images: the mean loss, and the share of right answers."""
@@ -31,7 +33,7 @@ class Epoch(NamedTuple):
     number: int  # from 1
     loss: float  # mean over the epoch, of the network as it was at each step
     accuracy: float | None  # on the test images, after the epoch
-    images_per_second: float | None  # of the steps alone; None in an epoch restored from a file
+    images_per_second: float | None  # of the steps alone; None if there were none, or in an epoch restored from a file
 
 
 class Step(NamedTuple):
@@ -133,6 +135,7 @@ class Trainer:
         test: tuple[Array, Array] | None = None,
         on_step: Callable[[Step], None] | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
+        on_test_batch: Callable[[], None] | None = None,
     ) -> list[Epoch]:
         """Train for a number of epochs, each over all images in an order of its own.
 
@@ -155,9 +158,10 @@ class Trainer:
             Of the order.
         test : (x, labels), optional
             Images to measure the accuracy on after each epoch.
-        on_step, on_epoch : functions, optional
-            Called after each, in all ranks. An exception that they raise ends the training between two steps, where
-            it can be saved; it must be raised in all ranks (see `average_statistics`).
+        on_step, on_epoch, on_test_batch : functions, optional
+            Called after each, the last after each batch of test images. An exception that they raise ends the
+            training between two steps, where it can be saved. With a communicator they are called in all ranks, and
+            what ends the training must be raised in all of them (see `average_statistics`).
 
         Returns
         -------
@@ -185,7 +189,7 @@ class Trainer:
             self._parallel.begin(x, labels, facts)
         done: list[Epoch] = []
         for _ in range(epochs):
-            done.append(self._run_epoch(x, labels, batch_size, seed, test, on_step))
+            done.append(self._run_epoch(x, labels, batch_size, seed, test, on_step, on_test_batch))
             self.history.append(done[-1])
             if on_epoch is not None:
                 on_epoch(done[-1])
@@ -199,6 +203,7 @@ class Trainer:
         seed: int,
         test: tuple[Array, Array] | None,
         on_step: Callable[[Step], None] | None,
+        on_test_batch: Callable[[], None] | None,
     ) -> Epoch:
         order = np.random.default_rng((seed, self.epoch)).permutation(len(x))
         begin = self.position
@@ -215,34 +220,52 @@ class Trainer:
                 on_step(Step(self.epoch + 1, self.position, len(chosen), loss))
         if parallel is not None:
             seconds = parallel.end_epoch(seconds)
-        accuracy = None if test is None else self.evaluate(*test).accuracy
-        mean, rate = self.loss_sum / len(order), (self.position - begin) / max(seconds, 1e-9)
+        accuracy = None if test is None else self.evaluate(*test, on_batch=on_test_batch).accuracy
+        mean = self.loss_sum / len(order)
+        rate = (self.position - begin) / max(seconds, 1e-9) if begin < len(order) else None
         self.epoch, self.position, self.loss_sum = self.epoch + 1, 0, 0.0
         return Epoch(self.epoch, mean, accuracy, rate)
 
-    def predict(self, x: Array, *, batch_size: int = 100) -> Array:
-        """Return the logits of images, computed in batches and without training, in this process alone."""
+    def predict(self, x: Array, *, batch_size: int = TEST_BATCH, on_batch: Callable[[], None] | None = None) -> Array:
+        """Return the logits of images, computed in batches, without training and in this process alone.
+
+        `on_batch` is called after each batch.
+        """
         images = len(validate.batch(x, "x"))
         batch_size = validate.integer(batch_size, "batch_size", 1)
         training = self.model.training
         self.model.eval()
         try:
+            logits = []
             with contextlib.nullcontext() if self._parallel is None else self._parallel.sharing_cores():
-                starts = range(0, max(images, 1), batch_size)
-                return np.concatenate([self.model.forward(x[start : start + batch_size]) for start in starts])
+                for start in range(0, max(images, 1), batch_size):
+                    logits.append(self.model.forward(x[start : start + batch_size]))
+                    if on_batch is not None:
+                        on_batch()
+            return np.concatenate(logits)
         finally:
             self.model.train(training)
 
-    def evaluate(self, x: Array, labels: Array, *, batch_size: int = 100) -> Evaluation:
-        """Return the mean loss and the accuracy on labelled images, which the ranks of a communicator share out."""
+    def evaluate(
+        self,
+        x: Array,
+        labels: Array,
+        *,
+        batch_size: int = TEST_BATCH,
+        on_batch: Callable[[], None] | None = None,
+    ) -> Evaluation:
+        """Return the mean loss and the accuracy on labelled images, which the ranks of a communicator share out.
+
+        `on_batch` is called after each batch, as many times as this rank has batches.
+        """
         labels = checks.labels(labels, "labels", len(validate.batch(x, "x")))
         if self._parallel is not None:
-            return Evaluation(*self._parallel.evaluate(x, labels, batch_size))
-        logits = self.predict(x, batch_size=batch_size)
+            return Evaluation(*self._parallel.evaluate(x, labels, batch_size, on_batch))
+        logits = self.predict(x, batch_size=batch_size, on_batch=on_batch)
         loss, _ = softmax_cross_entropy(logits, labels)
         return Evaluation(loss, float(np.mean(logits.argmax(axis=1) == labels)))
 
-    def accuracy(self, x: Array, labels: Array, *, batch_size: int = 100) -> float:
+    def accuracy(self, x: Array, labels: Array, *, batch_size: int = TEST_BATCH) -> float:
         """Return the share of images whose class has the largest logit."""
         return self.evaluate(x, labels, batch_size=batch_size).accuracy
 

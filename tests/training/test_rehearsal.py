@@ -7,7 +7,7 @@ import pytest
 
 from jitconv.kernels.jit import Worker
 from jitconv.layers import BatchNorm2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
-from jitconv.training import SGD, Adam, Sequential, Trainer, rehearsal, trainer, warming, zoo
+from jitconv.training import SGD, Adam, Sequential, Trainer, data, rehearsal, trainer, warming, zoo
 
 
 def network():
@@ -52,6 +52,32 @@ def test_it_is_what_runs(batch, monkeypatch):
     used |= {"pointwise.softmax_cross_entropy"}
     used |= found & {"correlate.correlate", "pack.pack", "max_pooling.argmax_pool_nhwc"}  # bound before, as small calls
     assert found == used
+
+
+def test_a_whole_training_is_known_before(rng, monkeypatch):
+    """With a smaller last batch and test images; nothing changes, and no packed weights are kept that are none."""
+    x, labels = rng.standard_normal((37, 3, 32, 32)).astype(np.float32), np.arange(37) % 10
+    dataset = data.Dataset(x, labels, x[:23], labels[:23], 10)
+    model, optimizer = zoo.vgg_cifar(seed=0), Adam()
+    before = held(model, optimizer)
+    jobs = rehearsal.training(model, optimizer, dataset, 12, trainer.TEST_BATCH)
+    assert held(model, optimizer) == before
+    assert model.training
+    used, address = set(), Worker.address
+
+    def noted(self, dtype):
+        used.add((self.name, dtype.char))
+        return address(self, dtype)
+
+    monkeypatch.setattr(Worker, "address", noted)
+    trained = Trainer(model, optimizer)
+    trained.fit(x, labels, epochs=1, batch_size=12, test=(x[:23], labels[:23]))
+    assert used
+    assert used <= {(worker.name, char) for worker, char in jobs}
+    logits = trained.predict(x[:23])
+    plain = zoo.vgg_cifar(seed=1)
+    plain.load_state(model.state())
+    np.testing.assert_array_equal(Trainer(plain, Adam()).predict(x[:23]), logits)
 
 
 def test_the_first_step_compiles_and_no_other(batch, monkeypatch):
