@@ -203,6 +203,15 @@ def test_batch_norm_does_not_cancel(layout, rng):
     assert_allclose(got.inverse_std, 1 / exact.std((0, 2, 3)), rtol=1e-3)
 
 
+def test_a_constant_channel_has_no_variance(layout):
+    """A mean that is off in its last places makes numbers of size 1 out of equal ones, if they are large."""
+    x = np.full((8, 3, 40, 40), 12345.678, np.float32)
+    one, zero = np.ones(3, np.float32), np.zeros(3, np.float32)
+    got = batch_norm(to_layout(x, layout), one, zero, None, None, training=True, layout=layout)
+    assert_array_equal(got.y, 0)
+    assert_array_equal(got.mean, x[0, :, 0, 0])
+
+
 def test_batch_norm_errors():
     x, one = np.ones((1, 3, 1, 1)), np.ones(3)
     with pytest.raises(ValueError, match="`x` has 1 value for each channel, but training needs at least 2"):

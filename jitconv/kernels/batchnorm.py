@@ -2,7 +2,8 @@
 
 Activations in NCHW are (N, C, L) with L = H*W, planes; in NHWC they are (R, C) with R = N*H*W, rows. Sums are taken
 over blocks whose size depends on the shape alone, a plane or some rows, and added up over the blocks in order
-afterwards: their bits do not depend on the number of threads.
+afterwards: their bits do not depend on the number of threads. Means are sums of differences from the block's first
+value: those of a constant channel are exact, and its variance is zero.
 
 With `relu` 1 a ReLU follows in the same store; the backward passes then take dy where the saved output y is above zero
 (or NaN). With `relu` 0 they never read y, whose address may be that of any array.
@@ -80,11 +81,10 @@ def moments_nchw(like, arguments, thread, threads):
     channels, inner = a[4], a[5]
     x, partial = floats(a[0], (a[3] * channels, inner), like), floats(a[1], (a[3], 2, channels), like)
     lanes = floats(a[2], (threads, LANES), like)[thread]
-    zero = x.dtype.type(0)
     first, past = _rows(thread, threads, x.shape[0])
     for row in range(first, past):
         n, c = row // channels, row % channels
-        mean = _sum(x[row], zero, lanes) / x.dtype.type(inner)
+        mean = x[row, 0] + _sum(x[row], x[row, 0], lanes) / x.dtype.type(inner)
         partial[n, 0, c] = mean
         partial[n, 1, c] = _square_sum(x[row], mean, lanes)
 
@@ -92,16 +92,17 @@ def moments_nchw(like, arguments, thread, threads):
 @step
 def _block_moments(x, mean, scatter):
     """Fill mean and scatter of the rows of x.  x (rows, C); the others (C,)."""
+    first = x[0]
     for c in range(mean.size):
         mean[c] = 0
         scatter[c] = 0
     for r in range(x.shape[0]):
         row = x[r]
         for c in range(row.size):
-            mean[c] += row[c]
+            mean[c] += row[c] - first[c]
     count = x.dtype.type(x.shape[0])
     for c in range(mean.size):
-        mean[c] /= count
+        mean[c] = first[c] + mean[c] / count
     for r in range(x.shape[0]):
         row = x[r]
         for c in range(row.size):
