@@ -278,9 +278,10 @@ def _run(arguments: argparse.Namespace, options: dict[str, Any], dataset: Datase
         if job.any(stop.asked):
             raise KeyboardInterrupt
 
-    # Before Ctrl-C is taken for a wish to stop after a step: compiling can be stopped at once.
-    jobs = rehearsal.training(trainer.model, trainer.optimizer, dataset, options["batch_size"], TEST_BATCH)
-    compile_all(jobs, apart=True)
+    if job.communicator is None:  # else the first rank of each node compiles, at the first step
+        # Before Ctrl-C is taken for a wish to stop after a step: compiling can be stopped at once.
+        jobs = rehearsal.training(trainer.model, trainer.optimizer, dataset, options["batch_size"], TEST_BATCH)
+        compile_all(jobs, apart=True)
     start = time.perf_counter()
     try:
         with progress, stop:
@@ -293,7 +294,7 @@ def _run(arguments: argparse.Namespace, options: dict[str, Any], dataset: Datase
                 test=(dataset.x_test, dataset.labels_test),
                 on_step=on_step,
                 on_epoch=on_epoch,
-                on_test_batch=stop.obey,
+                on_test_batch=obey if job.communicator is None else None,  # ranks may have unlike numbers of them
             )
     except KeyboardInterrupt:
         if job.size > 1 and stop.forced:
