@@ -33,13 +33,28 @@ PROMISES = {
     "compile cache: 16 cold processes, damage, read-only, versions, CPUs": ("reliability/test_cache.py",),
     "bounds: every load and store of every kernel, huge sizes, no memory": (
         "reliability/test_bounds.py",
+        "reliability/test_index_arithmetic.py",
+        "reliability/test_huge_arrays.py",
+        "reliability/test_absurd_sizes.py",
+        "reliability/test_memory_errors.py",
         "test_guards.py",
     ),
-    "bad input: wrong calls with a clear error": ("reliability/test_wrong_calls.py", "test_errors.py"),
-    "fuzzing: the fuzzer finds what it should": ("reliability/test_fuzz.py",),
+    "bad input: wrong calls and commands with a clear error, odd arrays": (
+        "reliability/test_wrong_calls.py",
+        "reliability/test_wrong_commands.py",
+        "reliability/test_odd_arrays.py",
+        "test_errors.py",
+    ),
+    "fuzzing: the fuzzer finds planted faults; what it found stays mended": (
+        "reliability/test_fuzz.py",
+        "reliability/test_findings.py",
+    ),
     "same bits: threads, repeats, layers, Python threads, forks": ("reliability/test_bits.py",),
     "independent suites: ONNX backend tests, PyTorch's OpInfo": ("onnx_backend", "pytorch/test_torch_opinfo.py"),
-    "long runs: killed, resumed, 2,000 steps, Ctrl-C": ("reliability/test_long_runs.py",),
+    "long runs: killed, resumed, 2,000 steps, Ctrl-C": (
+        "reliability/test_long_runs.py",
+        "reliability/test_ctrl_c.py",
+    ),
     "extremes: subnormals, overflow, infinities, ties, signed zeros": ("reliability/test_extremes.py",),
 }
 
@@ -91,11 +106,16 @@ def main() -> int:
     """Run it, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true")
-    form = "short" if parser.parse_args().short else "full"
+    parser.add_argument("--paths", action="store_true", help="print the tests that it runs, and run none")
+    options = parser.parse_args()
+    paths = [str(TESTS / name) for names in PROMISES.values() for name in names]
+    if options.paths:
+        print("\n".join(paths))
+        return 0
+    form = "short" if options.short else "full"
     os.environ["JITCONV_RELIABILITY"] = form
     start = time.monotonic()
     counts = Counts()
-    paths = [str(TESTS / name) for names in PROMISES.values() for name in names]
     status = pytest.main(["-q", "--rootdir", str(TESTS.parent), "-p", "no:cacheprovider", *paths], [counts])
     seconds = FUZZING_SECONDS[form]
     fuzzed = f"fuzzing: random calls for {seconds} s against float64"
