@@ -36,7 +36,7 @@ LINKS = {ETHERNET: Link(latency=30e-6, bandwidth=1.17e9), INFINIBAND: Link(laten
 # A node, if no option says otherwise: the threads of its rank share the images of a batch without loss.
 NODE = Node(cores=16, memory_bandwidth=100e9)
 
-# Printed by --measure: CPU time of one thread of a CPU with AVX-512 and one 512-bit FMA a cycle (Zen 4), float32.
+# Printed by --measure: CPU time of one thread of a CPU with AVX-512 (Zen 5), float32.
 SECONDS = {
     "simple_convnet": Seconds(step=243e-6, forward=10.1e-6, backward=14.2e-6, update=107e-6),
     "vgg_cifar": Seconds(step=3.39e-3, forward=408e-6, backward=925e-6, update=574e-6),
