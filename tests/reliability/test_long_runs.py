@@ -121,6 +121,7 @@ def test_killed_at_any_moment_it_goes_on_from_a_whole_file(images, uninterrupted
         assert child.returncode == 0, errors
         assert digest(save) == uninterrupted[-1]
         assert os.listdir(folder) == [save.name]
+    print(f"{kills} kills, {writes} of them while it wrote")
     assert writes > 0
 
 
@@ -161,7 +162,6 @@ def test_stopped_while_it_tests_and_resumed(images, tmp_path, monkeypatch, capsy
     assert main(arguments(images, whole, "--epochs", 2)) == 0
     with monkeypatch.context() as patch:
         stopping(patch, Sequential, "forward", 7)  # three steps, then the test images, and the same again
-        stopping(patch, Trainer, "evaluate", 1)  # not reached
         assert main(arguments(images, stopped, "--epochs", 2)) == 130
     out = capsys.readouterr().out
     assert "stopped in epoch 1, after 24 of 24 images" in out
