@@ -445,6 +445,4 @@ def plan_conv2d(
     for name, sizes in (("x_shape", image), ("w_shape", w_shape), ("y", p.output)):
         validate.fits_in_memory(sizes, kind, name)
     limits.phases(p.stride, (p.h, p.w))
-    n_threads, algorithm = get_num_threads(), plan.resolve(p, algorithm)
-    passes = plan.plan_forward, plan.plan_backward_data, plan.plan_backward_weights
-    return ConvPlan(p, *(make(p, algorithm, n_threads) for make in passes))
+    return ConvPlan.of(p, plan.resolve(p, algorithm), get_num_threads())

@@ -131,11 +131,8 @@ def heights(rows: int) -> Iterator[int]:
 
 
 def strips(images: int, rows: int) -> Iterator[Pair]:
-    """Yield the (images, rows) of strips to consider: whole images, then ever fewer rows of one.
-
-    No images have the strips of one: their plan can be shown, though there is nothing to run.
-    """
-    images, count = max(images, 1), 1
+    """Yield the (images, rows) of strips to consider: whole images, then ever fewer rows of one."""
+    count = 1
     while count < 2 * images:
         yield min(count, images), rows
         count *= 2

@@ -84,6 +84,13 @@ class ConvPlan:
     backward_data: PassPlan
     backward_weights: PassPlan
 
+    @classmethod
+    def of(cls, problem: ConvProblem, algorithm: str, n_threads: int) -> ConvPlan:
+        """Return the plans of all passes; those of one image where there is none, and so nothing to run."""
+        p = problem if problem.n else dataclasses.replace(problem, n=1)
+        makers = plan_forward, plan_backward_data, plan_backward_weights
+        return cls(problem, *(make(p, algorithm, n_threads) for make in makers))
+
     @property
     def algorithm(self) -> str:
         """The algorithm of the forward pass."""

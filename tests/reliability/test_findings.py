@@ -8,7 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
-from layouts import to_layout
+from layouts import shape_in, to_layout
 from numpy.testing import assert_array_equal
 from references import conv as reference
 from rounding import assert_within_rounding
@@ -73,10 +73,11 @@ def test_a_change_of_layout_hands_on_the_flag(shape):
 
 @pytest.mark.parametrize("algorithm", ["auto", "direct", "im2col"])
 @pytest.mark.parametrize(
-    ("x_shape", "w_shape", "groups"), [((0, 17, 1, 11), (17, 1, 1, 1), 17), ((0, 4, 1, 1), (4, 4, 1, 1), 1)]
+    ("x_shape", "w_shape", "groups"), [((0, 17, 1, 11), (17, 1, 1, 1), 17), ((0, 17, 5, 7), (70, 17, 3, 3), 1)]
 )
-def test_no_images_have_a_plan(x_shape, w_shape, groups, algorithm):
-    plan = jitconv.plan_conv2d(x_shape, w_shape, groups=groups, padding=1, algorithm=algorithm)
+def test_no_images_have_a_plan(x_shape, w_shape, groups, algorithm, layout, dtype):
+    options = {"groups": groups, "padding": 1, "algorithm": algorithm, "layout": layout, "dtype": dtype}
+    plan = jitconv.plan_conv2d(shape_in(x_shape, layout), w_shape, **options)
     assert plan.problem.n == 0
     assert "forward" in str(plan)
 
