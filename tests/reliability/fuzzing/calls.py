@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rounding import SAFETY
+from rounding import SAFETY, WINOGRAD
 
 import jitconv
 
@@ -20,6 +20,7 @@ RESULTS = {"x", "y", "dx", "columns", "kernel"}  # what a message may name besid
 
 
 TRANSFORMED = 64  # the largest number of Winograd's output transforms, along both axes
+FEW_PRODUCTS = 250  # as `TOLERANCE` in tests/test_winograd.py
 ARRAYS = ("x", "w", "b", "dy", "columns", "argmax", "out", "again")
 PARAMETERS = ("w", "b", "weight", "bias")  # of layers
 
@@ -96,20 +97,23 @@ def same_kind(name, actual, shape, dtype):
         raise WrongValue(f"{name} is {actual.shape} {actual.dtype} instead of {tuple(shape)} {dtype}")
 
 
-def close(name, actual, expected, magnitude, terms, dtype, *, slack=1.0, spreads=False):
+def close(name, actual, expected, magnitude, terms, dtype, *, slack=1.0, transformed=False, spreads=False):
     """Raise WrongValue unless a result is right but for rounding; see `rounding.assert_within_rounding`.
 
     What is no number in `expected` must be none in the result. `spreads`: it may be none elsewhere, too. Sums that come
     near the largest number may overflow on the way. Below the smallest normal number every product has an absolute
-    error, which Winograd (`slack` above 1) multiplies by the numbers of its transforms.
+    error, which Winograd (`transformed`) multiplies by the numbers of its transforms; they also set its error where
+    there are few products, see `docs/numerics.md`.
     """
     same_kind(name, actual, expected.shape, dtype)
     limits = np.finfo(dtype)
     with np.errstate(all="ignore"):
         far = magnitude > float(limits.max) / 1e5
         lost = ~np.isfinite(expected) & np.isfinite(actual) & ~far
-        least = float(limits.smallest_normal) * (1 if slack == 1 else TRANSFORMED)
-        limit = slack * SAFETY * float(limits.eps) * np.sqrt(terms) * (magnitude + least)
+        factor, least = slack * SAFETY * np.sqrt(terms), float(limits.smallest_normal)
+        if transformed:
+            factor, least = max(WINOGRAD * factor, FEW_PRODUCTS), TRANSFORMED * least
+        limit = factor * float(limits.eps) * (magnitude + least)
         off = ~(np.abs(actual.astype(np.float64) - expected) <= limit) & np.isfinite(expected) & ~far
     if spreads:
         off &= np.isfinite(actual)

@@ -6,7 +6,7 @@ import numpy as np
 from layouts import shape_in
 from references import conv as reference
 from references import pool as windows
-from rounding import WINOGRAD, mixed
+from rounding import mixed
 
 import jitconv
 
@@ -121,7 +121,7 @@ def _sums(given, results, function, terms, magnitudes, dtype):
         if fast:
             magnitude = mixed(magnitude, "NCHW" if name == "dw" else layout)
         spreads = fast and not all_finite(*(a for a in given.values() if isinstance(a, np.ndarray)))
-        close(name, actual, expected, magnitude, terms[name], dtype, slack=WINOGRAD if fast else 1.0, spreads=spreads)
+        close(name, actual, expected, magnitude, terms[name], dtype, transformed=fast, spreads=spreads)
 
 
 def _terms(w, y_pixels):

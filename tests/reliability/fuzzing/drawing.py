@@ -78,10 +78,10 @@ class Draw:
             return a.astype(dtype)
 
     def placed(self, a):
-        """Return the same values in some memory: with other strides, read-only, unaligned and so on."""
+        """Return the values in some memory: with other strides, read-only, unaligned, or those of one entry for all."""
         if self.chance(0.5):
             return a
-        views = [*VIEWS.values(), in_the_middle, broadcast]
+        views = [*VIEWS.values(), in_the_middle, *([broadcast] if a.dtype.kind == "f" else [])]
         view = views[self.rng.integers(len(views))]
         return view(a) if a.ndim else a
 

@@ -108,6 +108,8 @@ def _run(call):
             return Verdict(VALID, "not compared")
         raise
     except Exception as error:
+        if call.valid is None and "too big" in str(error):
+            return Verdict(VALID, "not compared")
         if call.valid is None:
             return Verdict(WRONG, f"accepted, but the reference says {type(error).__name__}: {error}")
         raise

@@ -6,7 +6,7 @@ import numpy as np
 from layouts import from_layout, shape_in, to_layout
 from references import conv as reference
 from references import pool as pool_reference
-from rounding import WINOGRAD, mixed
+from rounding import mixed
 
 from jitconv import layers
 
@@ -23,9 +23,9 @@ def _passes(kind, x, dy, **options):
     return y, layer.backward(dy), layer
 
 
-def _sums(kind, results, magnitudes, terms, dtype, slack=1.0):
+def _sums(kind, results, magnitudes, terms, dtype, **how):
     for name, (actual, expected) in results.items():
-        close(f"{kind}: {name}", actual, expected, magnitudes[name], terms, dtype, slack=slack)
+        close(f"{kind}: {name}", actual, expected, magnitudes[name], terms, dtype, **how)
 
 
 def _check_conv(given, result):
@@ -55,7 +55,7 @@ def _check_conv(given, result):
     if fast:
         magnitudes = {name: mixed(size, "NCHW" if name == "dw" else layout) for name, size in magnitudes.items()}
     terms = max(dy.size, w.size)
-    _sums(kind, results, magnitudes, terms, x.dtype, WINOGRAD if fast else 1.0)
+    _sums(kind, results, magnitudes, terms, x.dtype, transformed=fast)
 
 
 def _conv(d, kind):
@@ -200,7 +200,7 @@ def _check_norm(given, result):
         "dw": largest * np.abs(right).max(initial=1),
         "db": largest,
     }
-    _sums("BatchNorm2d", results, magnitudes, count, dtype, 4.0)
+    _sums("BatchNorm2d", results, magnitudes, count, dtype, slack=4.0)
 
 
 def _norm(d, kind):
