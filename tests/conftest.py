@@ -22,6 +22,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "simd: runs once more with narrower vectors, see test_simd_modes.py")
 
 
+def pytest_collection_modifyitems(items):
+    # The longest begin first: on several processes (pytest -n auto) nobody then waits for them at the end.
+    items.sort(key=lambda item: "test_simd_modes" not in item.nodeid)
+
+
 @pytest.fixture
 def rng(request):
     """Return a generator whose seed is the test's own name: the same data on every run and every machine."""

@@ -116,7 +116,8 @@ def main() -> int:
     os.environ["JITCONV_RELIABILITY"] = form
     start = time.monotonic()
     counts = Counts()
-    status = pytest.main(["-q", "--rootdir", str(TESTS.parent), "-p", "no:cacheprovider", *paths], [counts])
+    cores = ("-n", "auto", "--dist", "worksteal")
+    status = pytest.main(["-q", *cores, "--rootdir", str(TESTS.parent), "-p", "no:cacheprovider", *paths], [counts])
     seconds = FUZZING_SECONDS[form]
     fuzzed = f"fuzzing: random calls for {seconds} s against float64"
     counts.tried[fuzzed], counts.held[fuzzed] = fuzz(seconds)
