@@ -75,6 +75,7 @@ class Pooling(NamedTuple):
         )
         output = Activation(image.n, image.c, *sizes)
         validate.output_sizes_positive(output, image, kernel, sides, dilation)
+        validate.pool_window(kernel, image, sides)
         window = Window.of((image.h, image.w), (output.h, output.w), kernel, stride, sides, dilation, count_include_pad)
         return cls(window, output)
 

@@ -27,6 +27,7 @@ from .scalars import shown as shown
 from .shapes import Activation, Padding, Pair
 
 Array = NDArray[Any]
+MOST_HUNG_OVER = 2**20  # rows or columns that poolings go through one by one
 LARGEST = 2**62  # bytes: beyond this no index or size is computed
 
 
@@ -344,6 +345,16 @@ def pool_padding(value: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Padd
             f"and {kernel[1] // 2} left and right of a {kernel[0]}x{kernel[1]} kernel, got {shown(value)}"
         )
     return sides
+
+
+def pool_window(kernel: Pair, image: Activation, padding: Padding) -> None:
+    """Refuse a window that `ceil_mode` would let hang over the image by millions of pixels: kernels step through it."""
+    padded = image.h + sum(padding[0]), image.w + sum(padding[1])
+    if any(k > max(MOST_HUNG_OVER, size) for k, size in zip(kernel, padded, strict=True)):
+        raise ValueError(
+            f"`kernel` {kernel} is larger than the padded image, {padded[0]}x{padded[1]}, "
+            f"and than {MOST_HUNG_OVER} pixels"
+        )
 
 
 def image_with_pixels(image: Activation, name: str) -> None:

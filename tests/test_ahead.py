@@ -112,6 +112,7 @@ def test_interrupted_it_ends_its_processes(tmp_path):
     """Ctrl-C while it waits: the processes end, and the exception goes on."""
     lines = [
         "import signal, threading",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",  # ignored in the background of a shell
         "ahead._CHILD = 'import time; time.sleep(60)'",
         "made = []",
         "ahead._start = lambda: made.append(start()) or made[-1]",

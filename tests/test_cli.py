@@ -109,6 +109,15 @@ def raise_interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.fixture
+def ctrl_c_raises():
+    """SIGINT as Python has it by itself: a shell that runs the tests in the background lets it be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_ctrl_c_saves_and_goes_on_exactly(run, tmp_path, monkeypatch):
     assert run("--epochs", 3, "--save", tmp_path / "whole")[0] == 0
     save = tmp_path / "stopped"
