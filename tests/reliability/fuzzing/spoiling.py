@@ -100,9 +100,8 @@ def spoil(d, call):
         value = WRONG[name][d.integer(0, len(WRONG[name]) - 1)]
     if name == "stride" and value is None and given.keys() & {"kernel", "kernel_size"}:  # the window's own
         value = 0
-    if (
-        name == "kernel" and isinstance(value, int) and value == 10**6 and given.get("ceil_mode")
-    ):  # a last window may be partly outside
+    wide = name == "kernel" and isinstance(value, int) and value == 10**6
+    if wide and given.get("ceil_mode"):  # a last window may be partly outside
         value = 0
     given[name] = value
     call.valid = False

@@ -213,9 +213,14 @@ POOL_WINDOW = [
     ({"kernel": (2, 2, 2)}, ValueError, "`kernel` must be an int or a pair of ints, got (2, 2, 2)"),
     ({"kernel": 10, "stride": 1}, ValueError, "`kernel` spans 10x10 pixels (dilation (1, 1)), more than the padded"),
     (
+        {"kernel": (2**21, 2), "ceil_mode": True},
+        ValueError,
+        "`kernel` (2097152, 2) is larger than the padded image",
+    ),
+    (
         {"kernel": 2**31 - 1, "ceil_mode": True},
         ValueError,
-        "`kernel` (2147483647, 2147483647) is larger than the padded",
+        "`kernel` has 2147483647x2147483647 pixels, but a window must",
     ),
     ({"padding": 2}, ValueError, f"{HALF}, 1 above and below and 1 left and right of a 2x2 kernel, got 2"),
     ({"padding": -1}, ValueError, "`padding` must be an integer of at least 0, got -1"),
