@@ -33,7 +33,7 @@ MAKERS = {
 _WEIGHTED = [maker for maker, weight in MAKERS.items() for _ in range(weight)]
 SPOILT, LOOSENED = 0.25, 0.15  # of all calls
 # Results from this size on may find no memory.
-LARGE = 2**20
+LARGE = 10**6
 
 # What may come of a call; the first two are right.
 VALID, INVALID = "valid", "invalid"
