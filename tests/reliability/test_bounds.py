@@ -25,7 +25,7 @@ from jitconv.kernels import simd
 HERE = pathlib.Path(__file__).parent
 # By the process that runs them, those that take longest first; and the examples of each operation in the short form.
 FAMILIES = {"winograd": 4, "groups": 3, "convolution": 10, "pooling": 6, "rest": 6}
-MORE = 50  # times as many in the full form
+MORE = 8  # times as many in the full form
 
 
 def start(script, *arguments, **environment):
