@@ -200,7 +200,7 @@ def test_batch_norm_and_dropout_go_on_exactly(tmp_path, rng, make):
 
 # Memory
 
-STEPS = 2000 if FULL else 500
+STEPS = 2000 if FULL else 1000
 
 
 def growth(what, warm_up, times):
@@ -218,7 +218,7 @@ linux_only = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="
 @linux_only
 @pytest.mark.parametrize(
     ("what", "warm_up", "times"),
-    [("training", 200, STEPS), ("functions", 300, STEPS), ("errors", 200, STEPS), ("threads", 60, 200)],
+    [("training", 200, STEPS), ("functions", 300, STEPS), ("errors", 200, STEPS), ("threads", 100, 600)],
 )
 def test_memory_does_not_grow(what, warm_up, times):
     grown = growth(what, warm_up, times)
