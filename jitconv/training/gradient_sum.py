@@ -75,9 +75,9 @@ class GradientSum:
     def completed(self, step: Step) -> None:
         """Begin what the gradients of a step complete; the backward pass tells.
 
-        MPI moves data only while it is called: looking at what was begun takes it a stage further. A step of vgg_cifar
-        in two ranks of one thread takes 209 ms, 220 without looking, and 215 with a thread that calls MPI meanwhile: it
-        spins on a core on which a rank computes.
+        MPI moves data only while it is called: looking at what was begun takes it a stage further. Of a step of
+        vgg_cifar in two ranks of one thread, 82 ms, 0.4 to 1.3 are spent waiting, and 1.2 to 1.4 without looking. A
+        thread that calls MPI meanwhile would spin on a core on which a rank computes.
         """
         if not self._overlap:
             return
