@@ -442,7 +442,5 @@ def plan_conv2d(
     kind = validate.float_dtype(dtype, "dtype")
     f, kernel = validate.conv_weights_shape(w_shape, "w_shape", image.c, groups, "x_shape")
     p = _problem(image, f, _Window.of(kernel, stride, padding, dilation), groups, layout, kind)
-    for name, sizes in (("x_shape", image), ("w_shape", w_shape), ("y", p.output)):
-        validate.fits_in_memory(sizes, kind, name)
     limits.phases(p.stride, (p.h, p.w))
     return ConvPlan.of(p, plan.resolve(p, algorithm), get_num_threads())

@@ -183,6 +183,7 @@ class Trainer:
             checks.test_images(test)
         checks.function(on_step, "on_step")
         checks.function(on_epoch, "on_epoch")
+        checks.function(on_test_batch, "on_test_batch")
         self.images = images
         if self._parallel is not None:
             facts = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "test images": test is not None}

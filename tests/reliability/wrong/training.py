@@ -279,6 +279,7 @@ TRAINER = [
         ({"test": (IMAGES[:0], LABELS[:0])}, ValueError, "`test[0]` holds no images"),
         ({"on_step": 1}, TypeError, "`on_step` must be a function or None, got 1"),
         ({"on_epoch": "print"}, TypeError, "`on_epoch` must be a function or None, got 'print'"),
+        ({"on_test_batch": 1}, TypeError, "`on_test_batch` must be a function or None, got 1"),
     ),
     *rows(
         "jitconv.training.Trainer",
